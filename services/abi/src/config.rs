@@ -1,0 +1,224 @@
+//! The configuration of a running constellation, as the supervisor hands it to the daemons.
+//!
+//! `strata.toml` is parsed and checked by the supervisor; what arrives here is already resolved
+//! (indices, ids, defaults filled in). A daemon takes what concerns it.
+
+use crate::ids::{DevIndex, LinkId, ServiceId};
+use core::net::IpAddr;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// What one daemon is told at its start and whenever the configuration changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DaemonConfig {
+    /// Who the daemon is.
+    pub service: ServiceId,
+    /// What it does.
+    pub role: Role,
+    /// How many times this service has been started before.
+    pub incarnation: u32,
+    /// The whole stack.
+    pub stack: StackConfig,
+}
+
+/// The work of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Drives the device.
+    Netdevd {
+        /// Which one.
+        device: DevIndex,
+    },
+    /// Routes.
+    Ipd,
+    /// TCP.
+    Tcpd,
+    /// UDP, ICMP echo and raw sockets.
+    Udpd,
+}
+
+impl Role {
+    /// The daemon's name as people see it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Netdevd { .. } => "netdevd",
+            Self::Ipd => "ipd",
+            Self::Tcpd => "tcpd",
+            Self::Udpd => "udpd",
+        }
+    }
+}
+
+/// Everything about the stack that more than one daemon may want to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackConfig {
+    /// The constellation's name.
+    pub name: String,
+    /// Network devices.
+    pub devices: Vec<DeviceConfig>,
+    /// Routes beside the connected ones, which follow from the devices' addresses.
+    pub routes: Vec<RouteConfig>,
+    /// Links between services.
+    pub links: Vec<LinkConfig>,
+    /// Name servers for applications.
+    pub dns: Vec<IpAddr>,
+    /// TCP's parameters.
+    pub tcp: TcpConfig,
+    /// UDP's parameters.
+    pub udp: UdpConfig,
+    /// Secret for sequence numbers, ports and hashes; made once, kept across restarts.
+    pub secret: [u8; 16],
+}
+
+/// A link joins an upper service (closer to the application) and a lower one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkConfig {
+    /// Its number.
+    pub link: LinkId,
+    /// The service above.
+    pub upper: ServiceId,
+    /// The service below.
+    pub lower: ServiceId,
+    /// The device at the lower end, when the lower service is a netdevd.
+    pub device: Option<DevIndex>,
+}
+
+/// The kind of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A TAP interface; the kernel is at the other end.
+    Tap,
+    /// An `AF_PACKET` raw socket on an existing interface.
+    Packet,
+    /// In memory: what is sent comes back.
+    Loopback,
+}
+
+/// What a device may leave to hardware or to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// Nothing: every frame complete and at most MTU-sized.
+    None,
+    /// Checksums.
+    Checksum,
+    /// Checksums and segmentation (64 KiB super-frames both ways).
+    #[default]
+    Full,
+}
+
+/// One network device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceConfig {
+    /// Number, from 1.
+    pub index: DevIndex,
+    /// The interface's name.
+    pub name: String,
+    /// Its kind.
+    pub kind: DeviceKind,
+    /// The netdevd that drives it.
+    pub service: ServiceId,
+    /// The stack's own addresses on it.
+    pub addresses: Vec<IpNet>,
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// The stack's own link-layer address.
+    pub mac: [u8; 6],
+    /// What is left to the device.
+    pub offload: Offload,
+    /// Faults to inject, for tests and demonstrations.
+    pub impairment: Impairment,
+}
+
+/// Faults injected between the device and netdevd, each direction alike, from one seed.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Impairment {
+    /// Seed of the generator.
+    pub seed: u64,
+    /// Probability that a frame is lost, 0 to 1.
+    pub loss: f64,
+    /// Probability that a frame is sent twice.
+    pub duplicate: f64,
+    /// Probability that a frame is held back behind later ones.
+    pub reorder: f64,
+    /// Probability that one bit of a frame is flipped.
+    pub corrupt: f64,
+    /// Delay of each frame in microseconds.
+    pub delay_us: u32,
+    /// Random addition to the delay, up to so many microseconds.
+    pub jitter_us: u32,
+    /// Rate limit in kilobits per second; 0 for none.
+    pub rate_kbps: u64,
+    /// Frames that wait at the most when delayed or limited; 0 for 1,000.
+    pub queue: u32,
+}
+
+impl Impairment {
+    /// Whether nothing is to be done to frames.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.loss == 0.0
+            && self.duplicate == 0.0
+            && self.reorder == 0.0
+            && self.corrupt == 0.0
+            && self.delay_us == 0
+            && self.jitter_us == 0
+            && self.rate_kbps == 0
+    }
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteConfig {
+    /// Destination.
+    pub to: IpNet,
+    /// Next hop; none when the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// The device to leave by.
+    pub device: DevIndex,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Lower wins among equal prefixes.
+    pub metric: u32,
+}
+
+/// TCP's parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Connections and listeners in all.
+    pub max_sockets: u32,
+    /// Default congestion control.
+    pub congestion: String,
+    /// TIME_WAIT in milliseconds.
+    pub time_wait_ms: u32,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            max_sockets: 16_384,
+            congestion: "newreno".to_owned(),
+            time_wait_ms: 60_000,
+        }
+    }
+}
+
+/// UDP's parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UdpConfig {
+    /// Sockets in all.
+    pub max_sockets: u32,
+}
+
+impl Default for UdpConfig {
+    fn default() -> Self {
+        Self {
+            max_sockets: 16_384,
+        }
+    }
+}
