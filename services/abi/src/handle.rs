@@ -45,6 +45,7 @@ impl Handle {
 
     /// The use of the slot that is meant.
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is the generation")]
     pub const fn generation(self) -> u32 {
         self.0 as u32
     }

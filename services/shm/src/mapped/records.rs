@@ -1,0 +1,165 @@
+//! A table of records in a memfd; the algorithm is in [`crate::record`].
+//!
+//! ```text
+//!   0     magic, version, count u32, length u32, kind u64
+//!   4096  words u64 [count]
+//!   ...   copies: 2 x stride [count], stride = header + length, rounded to 64
+//! ```
+
+use crate::error::ShmError;
+use crate::mapped::mapping::{self, Mapping};
+use crate::record::{self, COPY_HEADER, Copies, Corrupt};
+use crate::sync::{AtomicU64, Ordering};
+use std::os::fd::{AsFd, OwnedFd};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-R");
+const WORDS: usize = 4096;
+
+/// What a table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordLayout {
+    /// Records.
+    pub count: u32,
+    /// Bytes of each.
+    pub len: u32,
+    /// Names the kind and version of the contents; another one is refused.
+    pub kind: u64,
+}
+
+impl RecordLayout {
+    const fn stride(&self) -> usize {
+        (COPY_HEADER + self.len as usize).next_multiple_of(64)
+    }
+
+    const fn copies_offset(&self) -> usize {
+        (WORDS + self.count as usize * 8).next_multiple_of(4096)
+    }
+
+    /// Bytes of the table (sparse).
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.copies_offset() + 2 * self.count as usize * self.stride()
+    }
+}
+
+/// Makes the memory of a table, all records free.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn create(name: &str, layout: RecordLayout) -> Result<OwnedFd, ShmError> {
+    mapping::create(name, layout.size())
+}
+
+/// An attached table.
+#[derive(Debug)]
+pub struct RecordTable {
+    map: Mapping,
+    layout: RecordLayout,
+}
+
+struct Place<'a> {
+    map: &'a Mapping,
+    base: usize,
+    stride: usize,
+}
+
+impl Copies for Place<'_> {
+    fn write(&mut self, copy: usize, version: u64, crc: u32, bytes: &[u8]) {
+        let at = self.base + copy * self.stride;
+        let mut head = [0u8; COPY_HEADER];
+        let fields = version.to_le_bytes().into_iter().chain(crc.to_le_bytes());
+        for (to, from) in head.iter_mut().zip(fields) {
+            *to = from;
+        }
+        let _ = self.map.copy_in(at, &head);
+        let _ = self.map.copy_in(at + COPY_HEADER, bytes);
+    }
+
+    fn read(&self, copy: usize, into: &mut [u8]) -> (u64, u32) {
+        let at = self.base + copy * self.stride;
+        let (mut version, mut crc) = ([0; 8], [0; 4]);
+        let _ = self.map.copy_out(at, &mut version);
+        let _ = self.map.copy_out(at + 8, &mut crc);
+        let _ = self.map.copy_out(at + COPY_HEADER, into);
+        (u64::from_le_bytes(version), u32::from_le_bytes(crc))
+    }
+}
+
+impl RecordTable {
+    /// Attaches; a table that was never used is taken into use.
+    ///
+    /// # Errors
+    /// When the memory is too small or holds another kind or version of records: the build that
+    /// wrote it cannot be succeeded by this one.
+    pub fn attach(fd: &impl AsFd, layout: RecordLayout) -> Result<Self, ShmError> {
+        let map = Mapping::map(fd, layout.size(), true)?;
+        let bad = || ShmError::BadLayout("header of a record table");
+        let magic = map.u64_at(0).ok_or_else(bad)?;
+        let kind = map.u64_at(16).ok_or_else(bad)?;
+        let sizes = map.u64_at(24).ok_or_else(bad)?;
+        let want = u64::from(layout.count) << 32 | u64::from(layout.len);
+        match magic.load(Ordering::Acquire) {
+            0 => {
+                kind.store(layout.kind, Ordering::Relaxed);
+                sizes.store(want, Ordering::Relaxed);
+                magic.store(MAGIC, Ordering::Release);
+            }
+            MAGIC => {
+                for (found, expected) in
+                    [(kind.load(Ordering::Relaxed), layout.kind), (sizes.load(Ordering::Relaxed), want)]
+                {
+                    if found != expected {
+                        return Err(ShmError::Layout { what: "record table", found, expected });
+                    }
+                }
+            }
+            found => return Err(ShmError::Layout { what: "record table", found, expected: MAGIC }),
+        }
+        Ok(Self { map, layout })
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.layout.count
+    }
+
+    fn place(&self, index: u32) -> Option<(&AtomicU64, Place<'_>)> {
+        if index >= self.layout.count {
+            return None;
+        }
+        let word = self.map.u64_at(WORDS + index as usize * 8)?;
+        let stride = self.layout.stride();
+        let base = self.layout.copies_offset() + 2 * index as usize * stride;
+        Some((word, Place { map: &self.map, base, stride }))
+    }
+
+    /// Commits a record. `bytes` has the layout's length (else nothing happens).
+    pub fn commit(&self, index: u32, bytes: &[u8]) {
+        if bytes.len() == self.layout.len as usize
+            && let Some((word, mut place)) = self.place(index)
+        {
+            record::commit(word, &mut place, bytes);
+        }
+    }
+
+    /// Frees a record.
+    pub fn clear(&self, index: u32) {
+        if let Some((word, _)) = self.place(index) {
+            record::clear(word);
+        }
+    }
+
+    /// Loads a record into `into` (of the layout's length): `Ok(false)` when it is free.
+    ///
+    /// # Errors
+    /// [`Corrupt`]: reset this one alone.
+    pub fn load(&self, index: u32, into: &mut [u8]) -> Result<bool, Corrupt> {
+        match self.place(index) {
+            Some((word, place)) if into.len() == self.layout.len as usize => {
+                record::load(word, &place, into)
+            }
+            _ => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a daemon shows of itself: progress, crash note, trace and counters.
+//!
+//! ```text
+//!   0     progress u64, phase u32, incarnation u32           the heartbeat
+//!   64    crash note: kind u32, seq u32, id u64              what is being worked on
+//!   128   trace: budget u32, next u32
+//!   4096  counters u64 [512]          8192  their names, 32 bytes each
+//!   24576 trace entries, 32 bytes each [512]
+//! ```
+//!
+//! The daemon writes, the supervisor reads; nothing here is trusted for more than display and
+//! liveness.
+
+use crate::error::ShmError;
+use crate::mapped::mapping::{self, Mapping};
+use crate::sync::{AtomicU64, Ordering};
+use abi::{Handle, Nanos};
+use std::os::fd::{AsFd, OwnedFd};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+const NOTE: usize = 64;
+const TRACE: usize = 128;
+const COUNTERS: usize = 4096;
+const NAMES: usize = 8192;
+const NAME_LEN: usize = 32;
+const TRACES: usize = 24_576;
+/// Counters a daemon can have.
+pub const MAX_COUNTERS: usize = 512;
+/// Trace entries kept.
+pub const MAX_TRACES: usize = 512;
+const SIZE: usize = TRACES + MAX_TRACES * 32;
+
+/// Makes the memory.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn create(name: &str) -> Result<OwnedFd, ShmError> {
+    mapping::create(name, SIZE)
+}
+
+/// What a daemon is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Phase {
+    /// Attaching and restoring.
+    Starting = 0,
+    /// In its loop.
+    Running = 1,
+    /// Finishing for a planned restart.
+    Draining = 2,
+}
+
+/// A stage of a packet's path, as traced.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct TraceEntry {
+    /// When.
+    pub at: Nanos,
+    /// Which packet ([`Handle`]).
+    pub handle: u64,
+    /// Where; see [`stage`].
+    pub stage: u32,
+    /// Bytes of the packet.
+    pub len: u32,
+    /// Free for the stage (protocol, port).
+    pub detail: u64,
+}
+
+/// Stages of a packet's path.
+pub mod stage {
+    /// netdevd read it from the device.
+    pub const DEVICE_IN: u32 = 1;
+    /// ipd took it from the device's ring.
+    pub const IP_IN: u32 = 2;
+    /// A transport took it from ipd's ring.
+    pub const TRANSPORT_IN: u32 = 3;
+    /// A transport gave it to ipd.
+    pub const TRANSPORT_OUT: u32 = 4;
+    /// ipd gave it to the device.
+    pub const IP_OUT: u32 = 5;
+    /// netdevd wrote it to the device.
+    pub const DEVICE_OUT: u32 = 6;
+}
+
+/// A daemon's vital signs, seen from either side.
+#[derive(Debug)]
+pub struct Vitals {
+    map: Mapping,
+}
+
+impl Vitals {
+    /// Attaches.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn attach(fd: &impl AsFd) -> Result<Self, ShmError> {
+        Ok(Self { map: Mapping::map(fd, SIZE, true)? })
+    }
+
+    fn add(&self, offset: usize, n: u64) {
+        if let Some(w) = self.map.u64_at(offset) {
+            // One writer: no read-modify-write is needed.
+            w.store(w.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        }
+    }
+
+    /// Daemon: one more turn of the loop.
+    pub fn progress(&self) {
+        self.add(0, 1);
+    }
+
+    /// Supervisor: turns so far; a number that stands still after the bell was rung is a hang.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.map.u64_at(0).map_or(0, |w| w.load(Ordering::Relaxed))
+    }
+
+    /// Daemon: sets phase and incarnation.
+    pub fn set_phase(&self, phase: Phase, incarnation: u32) {
+        if let (Some(p), Some(i)) = (self.map.u32_at(8), self.map.u32_at(12)) {
+            i.store(incarnation, Ordering::Relaxed);
+            p.store(phase as u32, Ordering::Release);
+        }
+    }
+
+    /// Daemon: notes what it works on, before it does; kind 0 is nothing.
+    pub fn note(&self, kind: u32, id: u64) {
+        if let (Some(k), Some(i)) = (self.map.u32_at(NOTE), self.map.u64_at(NOTE + 8)) {
+            i.store(id, Ordering::Relaxed);
+            k.store(kind, Ordering::Release);
+        }
+    }
+
+    /// Supervisor and successor: what was being worked on.
+    #[must_use]
+    pub fn noted(&self) -> (u32, u64) {
+        (
+            self.map.u32_at(NOTE).map_or(0, |w| w.load(Ordering::Acquire)),
+            self.map.u64_at(NOTE + 8).map_or(0, |w| w.load(Ordering::Relaxed)),
+        )
+    }
+
+    /// Daemon: names its counters, in order.
+    pub fn name_counters(&self, names: &[&str]) {
+        for (i, name) in names.iter().take(MAX_COUNTERS).enumerate() {
+            let mut field = [0u8; NAME_LEN];
+            for (to, from) in field.iter_mut().take(NAME_LEN - 1).zip(name.bytes()) {
+                *to = from;
+            }
+            let _ = self.map.copy_in(NAMES + i * NAME_LEN, &field);
+        }
+    }
+
+    /// Daemon: adds to a counter. They go on counting across restarts.
+    pub fn count(&self, index: usize, n: u64) {
+        if index < MAX_COUNTERS {
+            self.add(COUNTERS + index * 8, n);
+        }
+    }
+
+    /// Daemon: sets a counter that is a level (a gauge).
+    pub fn set(&self, index: usize, value: u64) {
+        if let Some(w) = self.counter(index) {
+            w.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn counter(&self, index: usize) -> Option<&AtomicU64> {
+        (index < MAX_COUNTERS).then(|| self.map.u64_at(COUNTERS + index * 8)).flatten()
+    }
+
+    /// Reads one counter.
+    #[must_use]
+    pub fn value(&self, index: usize) -> u64 {
+        self.counter(index).map_or(0, |w| w.load(Ordering::Relaxed))
+    }
+
+    /// All named counters with their values.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        for i in 0..MAX_COUNTERS {
+            let mut field = [0u8; NAME_LEN];
+            let _ = self.map.copy_out(NAMES + i * NAME_LEN, &mut field);
+            let name: Vec<u8> = field.into_iter().take_while(|&b| b != 0).collect();
+            if name.is_empty() {
+                break;
+            }
+            all.push((String::from_utf8_lossy(&name).into_owned(), self.value(i)));
+        }
+        all
+    }
+
+    /// Supervisor: asks for the next `n` packets to be traced.
+    pub fn request_trace(&self, n: u32) {
+        if let Some(w) = self.map.u32_at(TRACE) {
+            w.store(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Daemon: whether tracing is on; one load a packet.
+    #[must_use]
+    pub fn tracing(&self) -> bool {
+        self.map.u32_at(TRACE).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Daemon: traces a stage if asked to.
+    pub fn trace(&self, at: Nanos, stage: u32, handle: Handle, len: usize, detail: u64) {
+        let (Some(budget), Some(next)) = (self.map.u32_at(TRACE), self.map.u32_at(TRACE + 4))
+        else {
+            return;
+        };
+        let left = budget.load(Ordering::Relaxed);
+        if left == 0 {
+            return;
+        }
+        let n = next.load(Ordering::Relaxed);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let entry = TraceEntry { at, handle: handle.0, stage, len, detail };
+        let _ = self.map.copy_in(TRACES + (n as usize % MAX_TRACES) * 32, entry.as_bytes());
+        next.store(n.wrapping_add(1), Ordering::Release);
+        budget.store(left - 1, Ordering::Relaxed);
+    }
+
+    /// Supervisor: the entries so far, oldest first.
+    #[must_use]
+    pub fn traces(&self) -> Vec<TraceEntry> {
+        let n = self.map.u32_at(TRACE + 4).map_or(0, |w| w.load(Ordering::Acquire)) as usize;
+        (n.saturating_sub(MAX_TRACES)..n)
+            .filter_map(|i| {
+                let mut entry = TraceEntry::default();
+                self.map
+                    .copy_out(TRACES + (i % MAX_TRACES) * 32, entry.as_mut_bytes())
+                    .then_some(entry)
+            })
+            .collect()
+    }
+}
