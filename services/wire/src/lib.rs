@@ -23,6 +23,8 @@ pub mod arp;
 pub mod checksum;
 mod error;
 pub mod ethernet;
+#[cfg(test)]
+mod fixtures;
 pub mod gso;
 pub mod icmpv4;
 pub mod ipv4;
