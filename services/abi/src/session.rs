@@ -65,7 +65,8 @@ pub mod control {
     pub const RX_HEAD: usize = 8;
     /// u32, application: [`super::shut`] bits, only ever set.
     pub const SHUTDOWN: usize = 16;
-    /// u32, application: the incarnation it has taken from the accept queue.
+    /// u32: the incarnation the application has taken from the accept queue; see
+    /// [`super::accept`].
     pub const ACCEPTED: usize = 20;
     /// u64, application: send position that urgent data ends at (`MSG_OOB`), 0 for none.
     pub const TX_URGENT: usize = 24;
@@ -113,6 +114,52 @@ pub mod event {
     pub const PEER_FIN: u32 = 1;
     /// The connection was reset or failed; see the error word.
     pub const RESET: u32 = 2;
+}
+
+/// The single word that decides whether a new connection is the application's.
+///
+/// Incarnations are odd. The transport sets [`control::ACCEPTED`] of a connection that waits to
+/// `unaccepted(incarnation)` and sends an [`AcceptMessage`]. Who takes the message
+/// compares-and-swaps the word from `unaccepted(incarnation)` to `incarnation` (both from the
+/// message, not from the words): success makes the connection its own, failure means a stale
+/// duplicate, whose descriptor it drops. A restarted transport, which cannot know whether its
+/// predecessor's message was sent or taken, swaps the word from `unaccepted(incarnation)` to
+/// `unaccepted(next(incarnation))` and sends a new message, unless the application was first.
+/// Afterwards the application marks the socket dirty. Sockets that were asked for are accepted
+/// from the start.
+pub mod accept {
+    /// The word's value while the connection waits.
+    #[must_use]
+    pub const fn unaccepted(incarnation: u32) -> u32 {
+        incarnation.wrapping_sub(1)
+    }
+
+    /// The incarnation after this one.
+    #[must_use]
+    pub const fn next(incarnation: u32) -> u32 {
+        (incarnation | 1).wrapping_add(2)
+    }
+}
+
+/// What goes through a shadow fd, and sizes that its readiness depends on (Linux counts what
+/// each message takes in kernel memory: 768 bytes up to 192 bytes of data, 1,280 from 200 on).
+///
+/// The transport puts one [`POISON`](shadow::POISON) byte into its own end's queue when it makes
+/// the pair: should it close its end, the unread byte makes the kernel show `EPOLLERR|EPOLLHUP`
+/// at the application's. The application stuffs with one message of [`shadow::STUFFING`] zeroes
+/// followed by one message of a single `POISON`; the transport drains everything but a last
+/// `POISON`, so that the descriptor is writable again and still primed.
+pub mod shadow {
+    /// `SO_SNDBUF` of the application's end, the kernel's minimum.
+    pub const SNDBUF: usize = 4608;
+    /// Bytes of one stuffing message: enough to make the descriptor unwritable.
+    pub const STUFFING: usize = 256;
+    /// The byte that stays in the transport's queue.
+    pub const POISON: u8 = 0xff;
+    /// The readiness token.
+    pub const TOKEN: u8 = b'r';
+    /// The out-of-band byte that shows urgent data.
+    pub const URGENT: u8 = b'!';
 }
 
 /// The state word of a socket as the application sees it.
