@@ -48,6 +48,9 @@ pub mod header {
     pub const TX_CAPACITY: usize = 16;
     /// u32: capacity of each receive buffer, likewise.
     pub const RX_CAPACITY: usize = 20;
+    /// u64, application: number of the last request; in shared memory, so that processes that
+    /// share a session across `fork` number their requests together. Numbers may be left out.
+    pub const LAST_REQUEST: usize = 32;
     /// u32: 1 while the transport sleeps and wants its doorbell rung. Written by the transport.
     pub const ARMED: usize = 64;
     /// u64: one bit for each word of the bitmap that is not zero. Both write.
@@ -71,11 +74,20 @@ pub mod control {
     /// u64, application: send position that urgent data ends at (`MSG_OOB`), 0 for none.
     pub const TX_URGENT: usize = 24;
 
-    /// u32, shared: 1 while a readiness token may be in the shadow fd. The transport sets it
-    /// before it writes the byte; the application clears it after it took the byte.
+    /// u32, shared: 1 while a readiness token may be in the shadow fd. The transport publishes
+    /// (data, FIN, error), fences (SeqCst), swaps 1 in and writes a byte only if it was 0 (and
+    /// not if `RX_HEAD` already passed what it published). The application clears it after it
+    /// took the byte, fences, and looks again. Where it took a token although there is more to
+    /// read, it marks the socket dirty: the transport then raises it again if data is unread and
+    /// the word is 0. A restarted transport raises it wherever something is readable and no byte
+    /// is in flight. Listeners have no tokens: their accept messages are the readiness.
     pub const RX_TOKEN: usize = 64;
     /// u32, shared: 1 while the application has stuffed the shadow fd (not writable). The
-    /// application sets it before stuffing, the transport clears it after draining.
+    /// application sets it before and again after stuffing, fences (SeqCst) and looks for space
+    /// again. The transport, having made space (or left `Connecting`, or failed), fences, swaps 0
+    /// in FIRST and drains the fd AFTERWARDS: in the other order a stuffing between the two would
+    /// never be drained. It looks at each move of `TX_HEAD` and at each dirty mark. A restarted
+    /// transport drains without asking the word.
     pub const TX_STUFFED: usize = 68;
 
     /// u64, transport: bytes published in the receive buffer.
@@ -86,7 +98,8 @@ pub mod control {
     pub const STATE: usize = 144;
     /// u32, transport: pending error (errno) for `SO_ERROR`; 0 for none.
     pub const ERROR: usize = 148;
-    /// u32, transport: counts the errors posted, so that taking one is the reader's own note.
+    /// u32, transport: counts the errors posted in this incarnation (0 at its beginning), so that
+    /// taking one is the reader's own note.
     pub const ERROR_SEQ: usize = 152;
     /// u32, transport: which use of the slot this is; a stale descriptor compares it.
     pub const INCARNATION: usize = 156;
@@ -225,7 +238,8 @@ pub struct DatagramHeader {
     pub reserved: u32,
 }
 
-/// [`DatagramHeader::len`] of a filler at the buffer's end.
+/// [`DatagramHeader::len`] of a filler at the buffer's end. Of a filler only `len` is there: it
+/// may be as short as [`DATAGRAM_ALIGN`].
 pub const DATAGRAM_SKIP: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<DatagramHeader>() == 64);
