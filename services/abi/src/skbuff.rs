@@ -179,4 +179,44 @@ impl Default for SkBuffDesc {
     }
 }
 
+/// Bytes of a descriptor without its fragments: what travels with every packet.
+pub const DESC_BASE: usize = core::mem::offset_of!(SkBuffDesc, frags);
+
 const _: () = assert!(size_of::<SkBuffDesc>() == 184);
+const _: () = assert!(DESC_BASE == 88 && size_of::<Frag>() == 16);
+const _: () = assert!(core::mem::offset_of!(SkBuffDesc, extra) == 80);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn a_fresh_descriptor_is_empty_behind_the_headroom() {
+        let d = SkBuffDesc::default();
+        assert_eq!(
+            (d.data, d.tail, d.nr_frags, d.extra),
+            (HEADROOM, HEADROOM, 0, 0)
+        );
+        assert_eq!(
+            (d.mac, d.network, d.transport),
+            (OFFSET_NONE, OFFSET_NONE, OFFSET_NONE)
+        );
+    }
+
+    #[test]
+    fn a_descriptor_survives_the_way_through_bytes() {
+        let mut d = SkBuffDesc {
+            mark: 0x1234_5678,
+            extra: 42,
+            nr_frags: 1,
+            ..Default::default()
+        };
+        d.frags[0] = Frag {
+            region: 7,
+            len: 9,
+            offset: 1 << 40,
+        };
+        assert_eq!(SkBuffDesc::read_from_bytes(d.as_bytes()).unwrap(), d);
+    }
+}

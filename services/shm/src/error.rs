@@ -80,9 +80,3 @@ pub enum ShmError {
     #[error("impossible layout: {0}")]
     BadLayout(&'static str),
 }
-
-impl ShmError {
-    pub(crate) fn last_os(what: &'static str) -> Self {
-        Self::System { what, source: std::io::Error::last_os_error() }
-    }
-}

@@ -10,7 +10,7 @@
 //! leaves the old record, after it the new one; there is no between. One process writes, and
 //! only its successor reads, so the orderings matter for the order of stores alone.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, compiler_fence};
 
 /// Bytes in front of a copy's contents.
 pub const COPY_HEADER: usize = 16;
@@ -40,7 +40,7 @@ pub const fn current(word: u64) -> usize {
 /// The word after a commit into the other copy.
 #[must_use]
 pub const fn flipped(word: u64) -> u64 {
-    ((version(word) + 1) << 2) | ((word & COPY) ^ COPY) | IN_USE
+    (version(word).wrapping_add(1) << 2) | ((word & COPY) ^ COPY) | IN_USE
 }
 
 /// The word of a record taken out of use; version and copy go on.
@@ -66,14 +66,25 @@ pub trait Copies {
 pub fn commit(word: &AtomicU64, copies: &mut impl Copies, bytes: &[u8]) {
     let before = word.load(Ordering::Relaxed);
     let after = flipped(before);
-    copies.write(current(after), version(after), checksum(version(after), bytes), bytes);
+    copies.write(
+        current(after),
+        version(after),
+        checksum(version(after), bytes),
+        bytes,
+    );
     // Release: the copy is written before the word names it.
     word.store(after, Ordering::Release);
+    // The next commit overwrites what was current until here; its writes must not be compiled
+    // to before the store. (A killed process has executed a prefix of its instructions, so that
+    // is all there is to order.)
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Takes the record out of use.
 pub fn clear(word: &AtomicU64) {
     word.store(cleared(word.load(Ordering::Relaxed)), Ordering::Release);
+    // As in `commit`.
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Loads the committed contents into `into`: `Ok(false)` when the record is not in use.
@@ -87,7 +98,11 @@ pub fn load(word: &AtomicU64, copies: &impl Copies, into: &mut [u8]) -> Result<b
         return Ok(false);
     }
     let (v, crc) = copies.read(current(w), into);
-    if v == version(w) && crc == checksum(v, into) { Ok(true) } else { Err(Corrupt) }
+    if v == version(w) && crc == checksum(v, into) {
+        Ok(true)
+    } else {
+        Err(Corrupt)
+    }
 }
 
 fn checksum(version: u64, bytes: &[u8]) -> u32 {

@@ -13,7 +13,8 @@
 //! - producer before the tail store: nothing is published, its slots are swept;
 //! - producer after it: the consumer finds the handles; the bell is rung by the restart;
 //! - consumer after claiming, before the head store: the successor meets handles whose slots
-//!   were swept from its predecessor: stale, skipped. A few lost packets.
+//!   were swept from its predecessor, or that it had handed on: stale, skipped. A few lost
+//!   packets.
 
 use crate::error::PeerFault;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -39,12 +40,15 @@ pub struct RingWords<'a> {
 }
 
 impl RingWords<'_> {
+    #[inline]
     fn capacity(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(0)
     }
 
+    #[inline]
     fn slot(&self, index: u32) -> Option<&AtomicU64> {
-        self.slots.get((index & self.capacity().wrapping_sub(1)) as usize)
+        self.slots
+            .get((index & self.capacity().wrapping_sub(1)) as usize)
     }
 }
 
@@ -65,7 +69,12 @@ impl<'a> Producer<'a> {
         let tail = words.tail.load(Ordering::Relaxed);
         // Acquire: pairs with the consumer's Release of head.
         let head = words.head.load(Ordering::Acquire);
-        let mut this = Self { words, tail, pushed: tail, head_seen: head };
+        let mut this = Self {
+            words,
+            tail,
+            pushed: tail,
+            head_seen: head,
+        };
         if tail.wrapping_sub(head) > words.capacity() {
             this.tail = head;
             this.pushed = head;
@@ -78,31 +87,39 @@ impl<'a> Producer<'a> {
     ///
     /// # Errors
     /// When the consumer's head is impossible; there is no room then.
+    #[inline]
     pub fn room(&mut self) -> Result<u32, PeerFault> {
         // Acquire: pairs with the consumer's Release of head: it is done with those places.
         let head = self.words.head.load(Ordering::Acquire);
         let used = self.pushed.wrapping_sub(head);
         if used > self.words.capacity() {
-            return Err(PeerFault::RingIndex { head, tail: self.pushed });
+            return Err(PeerFault::RingIndex {
+                head,
+                tail: self.pushed,
+            });
         }
         self.head_seen = head;
         Ok(self.words.capacity() - used)
     }
 
     /// Writes a handle behind the last one without publishing it; false when full.
+    #[inline]
     pub fn push(&mut self, handle: u64) -> bool {
         if self.pushed.wrapping_sub(self.head_seen) >= self.words.capacity()
             && !matches!(self.room(), Ok(n) if n > 0)
         {
             return false;
         }
-        let Some(slot) = self.words.slot(self.pushed) else { return false };
+        let Some(slot) = self.words.slot(self.pushed) else {
+            return false;
+        };
         slot.store(handle, Ordering::Relaxed);
         self.pushed = self.pushed.wrapping_add(1);
         true
     }
 
     /// Publishes everything pushed and answers how many that were. Ring the bell after it.
+    #[inline]
     pub fn publish(&mut self) -> u32 {
         let n = self.pushed.wrapping_sub(self.tail);
         if n != 0 {
@@ -140,11 +157,30 @@ pub struct Consumer<'a> {
 }
 
 impl<'a> Consumer<'a> {
-    /// Takes up the consuming side where a predecessor left it.
+    /// Takes up the consuming side where a predecessor left it. Should it have left an
+    /// impossible index (scribbled), everything that the ring can hold is looked at again: what
+    /// was claimed already is stale, and nothing that waits is overlooked.
     #[must_use]
     pub fn attach(words: RingWords<'a>) -> Self {
         let head = words.head.load(Ordering::Relaxed);
-        Self { words, head, freed: head, tail_seen: head }
+        let tail = words.tail.load(Ordering::Acquire);
+        let capacity = words.capacity();
+        if tail.wrapping_sub(head) > capacity {
+            let head = tail.wrapping_sub(capacity);
+            words.head.store(head, Ordering::Release);
+            return Self {
+                words,
+                head,
+                freed: head,
+                tail_seen: head,
+            };
+        }
+        Self {
+            words,
+            head,
+            freed: head,
+            tail_seen: head,
+        }
     }
 
     /// How many handles wait.
@@ -152,12 +188,16 @@ impl<'a> Consumer<'a> {
     /// # Errors
     /// When the producer's tail is impossible. The ring counts as empty from there on: its
     /// contents are given up, so that later ones pass.
+    #[inline]
     pub fn available(&mut self) -> Result<u32, PeerFault> {
         // Acquire: pairs with the producer's Release of tail.
         let tail = self.words.tail.load(Ordering::Acquire);
         let n = tail.wrapping_sub(self.head);
         if n > self.words.capacity() {
-            let fault = PeerFault::RingIndex { head: self.head, tail };
+            let fault = PeerFault::RingIndex {
+                head: self.head,
+                tail,
+            };
             self.head = tail;
             self.tail_seen = tail;
             self.advance();
@@ -168,6 +208,7 @@ impl<'a> Consumer<'a> {
     }
 
     /// Whether nothing waits, by a look at shared memory.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.words.tail.load(Ordering::Acquire) == self.head
@@ -175,6 +216,7 @@ impl<'a> Consumer<'a> {
 
     /// The next handle; claim its slot before [`Consumer::advance`]. Looks at shared memory only
     /// through [`Consumer::available`].
+    #[inline]
     pub fn pop(&mut self) -> Option<u64> {
         if self.head == self.tail_seen {
             return None;
@@ -185,6 +227,7 @@ impl<'a> Consumer<'a> {
     }
 
     /// Gives the places of everything popped back to the producer.
+    #[inline]
     pub fn advance(&mut self) {
         if self.freed != self.head {
             // Release: pairs with the producer's Acquire of head; our reads of the places are

@@ -23,7 +23,11 @@ impl Arena {
     /// An arena of `me` with nothing attached.
     #[must_use]
     pub fn new(me: ServiceId) -> Self {
-        Self { me, pools: vec![None; MAX_POOLS], regions: HashMap::new() }
+        Self {
+            me,
+            pools: vec![None; MAX_POOLS],
+            regions: HashMap::new(),
+        }
     }
 
     /// Who this process is.
@@ -71,16 +75,28 @@ impl Arena {
     /// # Errors
     /// [`PeerFault`] as [`Pool::claim`], or when the pool is not attached.
     pub fn claim(&self, handle: Handle, from: ServiceId) -> Result<SkBuff, PeerFault> {
-        let pool = self.pool(handle.pool()).ok_or(PeerFault::UnknownPool(handle.pool()))?;
+        let pool = self
+            .pool(handle.pool())
+            .ok_or(PeerFault::UnknownPool(handle.pool()))?;
         pool.claim(handle, from, self.me)
     }
 
-    fn frag_mapping(&self, frag: &Frag) -> Result<&Mapping, PeerFault> {
+    /// The mapping that a fragment lies in, and its offset there. Of a pool it must be in the
+    /// buffers; of a session region the mapping checks the end when it is read.
+    fn locate(&self, frag: &Frag) -> Result<(&Mapping, usize), PeerFault> {
+        const OUTSIDE: PeerFault = PeerFault::Other("fragment outside its region");
         let id = RegionId(frag.region);
         let unknown = PeerFault::UnknownRegion(id);
+        let at = usize::try_from(frag.offset).map_err(|_| OUTSIDE)?;
         match id.pool() {
-            Some(pool) => Ok(self.pool(pool).ok_or(unknown)?.mapping()),
-            None => Ok(self.regions.get(&id).ok_or(unknown)?),
+            Some(pool) => {
+                let pool = self.pool(pool).ok_or(unknown)?;
+                if !pool.in_buffers(at, frag.len as usize) {
+                    return Err(OUTSIDE);
+                }
+                Ok((pool.mapping(), at))
+            }
+            None => Ok((self.regions.get(&id).ok_or(unknown)?, at)),
         }
     }
 
@@ -90,9 +106,8 @@ impl Arena {
     /// When its region is not attached or it does not lie inside.
     pub fn frag_ptr(&self, frag: &Frag) -> Result<(NonNull<u8>, usize), PeerFault> {
         let len = frag.len as usize;
-        let at = usize::try_from(frag.offset).map_err(|_| PeerFault::Other("fragment offset"))?;
-        let p = self
-            .frag_mapping(frag)?
+        let (map, at) = self.locate(frag)?;
+        let p = map
             .pointer(at, len)
             .ok_or(PeerFault::Other("fragment outside its region"))?;
         Ok((p, len))
@@ -169,8 +184,8 @@ impl Arena {
                 continue;
             }
             let n = left.min(flen - skip);
-            let map = self.frag_mapping(frag)?;
-            let at = usize::try_from(frag.offset).map_err(|_| SHORT)?.checked_add(skip).ok_or(SHORT)?;
+            let (map, at) = self.locate(frag)?;
+            let at = at.checked_add(skip).ok_or(SHORT)?;
             if !f(Piece::Shared { map, at, len: n }) {
                 return Err(REFUSED);
             }

@@ -1,25 +1,16 @@
 //! Doorbells: masked interrupts between processes.
 //!
-//! Each consumer has one: an eventfd, and an `armed` word in a small memfd that its producers
-//! map. Awake, the consumer is masked (0) and polls. Before it sleeps it arms (a number that was
-//! not used before), fences, looks at its inputs once more, and only then waits.
+//! Each consumer has one: an eventfd, and a word in a small memfd that its producers map. Awake,
+//! the consumer is masked and polls. Before it sleeps it arms, looks at its inputs once more, and
+//! only then waits. The algorithm, and why no wake-up is lost, is in [`crate::doorbell`].
 //!
-//! ```text
-//!   consumer                         producer
-//!   armed = n                        publish (ring tail)
-//!   fence SeqCst   <-------------->  fence SeqCst
-//!   look at the rings again          n = armed; if n != 0 { write eventfd; armed: n -> 0 }
-//!   wait
-//! ```
-//!
-//! One of the two fences comes first: either the consumer's look sees the publication, or the
-//! producer sees it armed. The producer writes the eventfd before it masks, so that dying between
-//! the two costs a wake-up too many and never one too few; and it masks by compare-and-swap on
-//! the number, so that a slow producer cannot mask a later arming.
+//! A consumer's turn is: wait; [`Bell::mask`]; [`Bell::drain`]; look at all inputs until they are
+//! empty; [`Bell::arm`]; look once more, and wait only if they are still empty. Draining between
+//! arming and waiting would throw a wake-up away.
 
+use crate::doorbell::{self, Armings};
 use crate::error::ShmError;
 use crate::mapped::mapping::{self, Mapping};
-use crate::sync::{Ordering, fence};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,8 +22,13 @@ const SIZE: usize = 4096;
 /// When the kernel refuses.
 pub fn create(name: &str) -> Result<(OwnedFd, OwnedFd), ShmError> {
     let memory = mapping::create(name, SIZE)?;
-    let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
-        .map_err(|e| ShmError::System { what: "eventfd", source: e.into() })?;
+    let event =
+        EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(|e| {
+            ShmError::System {
+                what: "eventfd",
+                source: e.into(),
+            }
+        })?;
     Ok((memory, event.into()))
 }
 
@@ -41,7 +37,7 @@ pub fn create(name: &str) -> Result<(OwnedFd, OwnedFd), ShmError> {
 pub struct Bell {
     map: Mapping,
     event: OwnedFd,
-    last: u32,
+    armings: Armings,
 }
 
 impl Bell {
@@ -51,7 +47,13 @@ impl Bell {
     /// When the memory cannot be mapped.
     pub fn attach(memory: &impl AsFd, event: OwnedFd) -> Result<Self, ShmError> {
         let map = Mapping::map(memory, SIZE, true)?;
-        Ok(Self { map, event, last: 0 })
+        let word = map.u32_at(0).ok_or(ShmError::BadLayout("word of a bell"))?;
+        let armings = Armings::attach(word);
+        Ok(Self {
+            map,
+            event,
+            armings,
+        })
     }
 
     /// The eventfd, for epoll and for handing to applications.
@@ -63,15 +65,9 @@ impl Bell {
     /// Producer: wakes the consumer if it is armed; answers whether it was. Call once a batch,
     /// after publishing.
     pub fn ring(&self) -> bool {
-        fence(Ordering::SeqCst);
-        let Some(word) = self.map.u32_at(0) else { return false };
-        let armed = word.load(Ordering::Relaxed);
-        if armed == 0 {
-            return false;
-        }
-        self.force();
-        let _ = word.compare_exchange(armed, 0, Ordering::Relaxed, Ordering::Relaxed);
-        true
+        self.map
+            .u32_at(0)
+            .is_some_and(|word| doorbell::ring(word, || self.force()))
     }
 
     /// Wakes the consumer whether it is armed or not (after a restart, and for heartbeats).
@@ -82,24 +78,19 @@ impl Bell {
 
     /// Consumer: arms. Look at all inputs after it, and wait only if they are empty.
     pub fn arm(&mut self) {
-        self.last = match self.last.wrapping_add(1) {
-            0 => 1,
-            n => n,
-        };
         if let Some(word) = self.map.u32_at(0) {
-            word.store(self.last, Ordering::Relaxed);
+            self.armings.arm(word);
         }
-        fence(Ordering::SeqCst);
     }
 
     /// Consumer: masks again, when it found work after arming or woke up.
     pub fn mask(&self) {
         if let Some(word) = self.map.u32_at(0) {
-            word.store(0, Ordering::Relaxed);
+            self.armings.mask(word);
         }
     }
 
-    /// Consumer: takes the pending wake-ups off the eventfd.
+    /// Consumer: takes the pending wake-ups off the eventfd; while masked only.
     pub fn drain(&self) {
         let mut count = [0; 8];
         let _ = nix::unistd::read(&self.event, &mut count);

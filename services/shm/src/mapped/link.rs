@@ -46,7 +46,9 @@ pub fn create(name: &str) -> Result<OwnedFd, ShmError> {
     let fd = mapping::create(name, size())?;
     let map = Mapping::map(&fd, size(), true)?;
     let bad = ShmError::BadLayout("header of a link");
-    map.u32_at(8).ok_or(bad)?.store(abi::LAYOUT_VERSION, Ordering::Relaxed);
+    map.u32_at(8)
+        .ok_or(bad)?
+        .store(abi::LAYOUT_VERSION, Ordering::Relaxed);
     let bad = ShmError::BadLayout("header of a link");
     map.u64_at(0).ok_or(bad)?.store(MAGIC, Ordering::Release);
     Ok(fd)
@@ -82,7 +84,11 @@ impl Link {
         let map = Mapping::map(fd, size(), true)?;
         let found = map.u64_at(0).map_or(0, |w| w.load(Ordering::Acquire));
         if found != MAGIC {
-            return Err(ShmError::Layout { what: "link", found, expected: MAGIC });
+            return Err(ShmError::Layout {
+                what: "link",
+                found,
+                expected: MAGIC,
+            });
         }
         let version = map.u32_at(8).map_or(0, |w| w.load(Ordering::Relaxed));
         if version != abi::LAYOUT_VERSION {
@@ -93,8 +99,10 @@ impl Link {
             });
         }
         let this = Box::leak(Box::new(Self { map }));
-        this.words(Side::Upper).ok_or(ShmError::BadLayout("rings of a link"))?;
-        this.words(Side::Lower).ok_or(ShmError::BadLayout("rings of a link"))?;
+        this.words(Side::Upper)
+            .ok_or(ShmError::BadLayout("rings of a link"))?;
+        this.words(Side::Lower)
+            .ok_or(ShmError::BadLayout("rings of a link"))?;
         Ok(this)
     }
 
@@ -108,7 +116,9 @@ impl Link {
         Some(RingWords {
             head: self.map.u32_at(base)?,
             tail: self.map.u32_at(base + 64)?,
-            slots: self.map.u64s_at(base + ring::SLOTS_OFFSET, RING_CAPACITY as usize)?,
+            slots: self
+                .map
+                .u64s_at(base + ring::SLOTS_OFFSET, RING_CAPACITY as usize)?,
         })
     }
 
@@ -145,7 +155,10 @@ impl Link {
 
     /// Lower side: what is registered now.
     pub fn registered(&self) -> impl Iterator<Item = u16> + '_ {
-        let n = self.map.u32_at(REGISTERED).map_or(0, |w| w.load(Ordering::Acquire)) as usize;
+        let n = self
+            .map
+            .u32_at(REGISTERED)
+            .map_or(0, |w| w.load(Ordering::Acquire)) as usize;
         (0..n.min(MAX_REGISTERED)).filter_map(|i| {
             let w = self.map.u32_at(REGISTERED + 4 + i * 4)?;
             u16::try_from(w.load(Ordering::Relaxed)).ok()
@@ -155,8 +168,7 @@ impl Link {
     /// Lower side: says what the device is.
     pub fn set_device(&self, d: DeviceWords) {
         let [a, b, c, e, f, g] = d.mac;
-        let word = u64::from_le_bytes([a, b, c, e, f, g, 0, 0])
-            | u64::from(d.mtu) << 48;
+        let word = u64::from_le_bytes([a, b, c, e, f, g, 0, 0]) | u64::from(d.mtu) << 48;
         let flags = 1 | u32::from(d.checksum) << 1 | u32::from(d.segmentation) << 2;
         if let (Some(w), Some(fl)) = (self.map.u64_at(DEVICE), self.map.u32_at(DEVICE + 8)) {
             w.store(word, Ordering::Relaxed);
@@ -168,8 +180,14 @@ impl Link {
     /// Upper side: what the driver said of the device.
     #[must_use]
     pub fn device(&self) -> DeviceWords {
-        let flags = self.map.u32_at(DEVICE + 8).map_or(0, |w| w.load(Ordering::Acquire));
-        let word = self.map.u64_at(DEVICE).map_or(0, |w| w.load(Ordering::Relaxed));
+        let flags = self
+            .map
+            .u32_at(DEVICE + 8)
+            .map_or(0, |w| w.load(Ordering::Acquire));
+        let word = self
+            .map
+            .u64_at(DEVICE)
+            .map_or(0, |w| w.load(Ordering::Relaxed));
         let [a, b, c, e, f, g, lo, hi] = word.to_le_bytes();
         DeviceWords {
             present: flags & 1 != 0,

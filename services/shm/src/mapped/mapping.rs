@@ -2,8 +2,12 @@
 //!
 //! The mapping is made once and stays for the life of the process (a few are unmapped: regions
 //! of applications that went away). Words are reached as atomics, bytes only by copying: nothing
-//! hands out a plain reference into memory that another process may write.
-#![allow(unsafe_code, reason = "maps memory and turns checked offsets into pointers")]
+//! hands out a plain reference into memory that another process may write, save a slot's owner
+//! (`skbuff`), while nobody else has a right to it.
+#![allow(
+    unsafe_code,
+    reason = "maps memory and turns checked offsets into pointers"
+)]
 
 use crate::error::ShmError;
 use crate::sync::{AtomicU32, AtomicU64};
@@ -25,15 +29,24 @@ pub fn create(name: &str, size: usize) -> Result<OwnedFd, ShmError> {
         .allow_sealing(true)
         .close_on_exec(true)
         .create(name)
-        .map_err(|e| ShmError::System { what: "memfd_create", source: std::io::Error::other(e) })?;
-    memfd.as_file().set_len(size as u64).map_err(io("ftruncate of a memfd"))?;
+        .map_err(|e| ShmError::System {
+            what: "memfd_create",
+            source: std::io::Error::other(e),
+        })?;
+    memfd
+        .as_file()
+        .set_len(size as u64)
+        .map_err(io("ftruncate of a memfd"))?;
     memfd
         .add_seals(&[
             memfd::FileSeal::SealShrink,
             memfd::FileSeal::SealGrow,
             memfd::FileSeal::SealSeal,
         ])
-        .map_err(|e| ShmError::System { what: "sealing a memfd", source: std::io::Error::other(e) })?;
+        .map_err(|e| ShmError::System {
+            what: "sealing a memfd",
+            source: std::io::Error::other(e),
+        })?;
     Ok(memfd.into_file().into())
 }
 
@@ -59,18 +72,28 @@ impl Mapping {
     /// When a check fails or the kernel refuses.
     pub fn map(fd: &impl AsFd, at_least: usize, writable: bool) -> Result<Self, ShmError> {
         let fd = fd.as_fd();
-        let seals = fcntl(fd, FcntlArg::F_GET_SEALS)
-            .map_err(|e| ShmError::System { what: "reading seals", source: e.into() })?;
+        let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| ShmError::System {
+            what: "reading seals",
+            source: e.into(),
+        })?;
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
             return Err(ShmError::NotSealed);
         }
-        let stat = nix::sys::stat::fstat(fd)
-            .map_err(|e| ShmError::System { what: "fstat of a memfd", source: e.into() })?;
+        let stat = nix::sys::stat::fstat(fd).map_err(|e| ShmError::System {
+            what: "fstat of a memfd",
+            source: e.into(),
+        })?;
         let have = usize::try_from(stat.st_size).unwrap_or(0);
         if have < at_least || have == 0 {
-            return Err(ShmError::TooSmall { have, want: at_least });
+            return Err(ShmError::TooSmall {
+                have,
+                want: at_least,
+            });
         }
-        let len = NonZeroUsize::new(have).ok_or(ShmError::TooSmall { have, want: at_least })?;
+        let len = NonZeroUsize::new(have).ok_or(ShmError::TooSmall {
+            have,
+            want: at_least,
+        })?;
         let prot = if writable {
             ProtFlags::PROT_READ | ProtFlags::PROT_WRITE
         } else {
@@ -78,12 +101,21 @@ impl Mapping {
         };
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours,
         // and the shrink seal keeps every page of it valid.
-        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, fd, 0) }
-            .map_err(|e| ShmError::System { what: "mmap", source: e.into() })?;
-        Ok(Self { base: base.cast(), len: have, writable })
+        let base = unsafe { mmap(None, len, prot, MapFlags::MAP_SHARED, fd, 0) }.map_err(|e| {
+            ShmError::System {
+                what: "mmap",
+                source: e.into(),
+            }
+        })?;
+        Ok(Self {
+            base: base.cast(),
+            len: have,
+            writable,
+        })
     }
 
     /// Length in bytes.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -101,6 +133,7 @@ impl Mapping {
         self.writable
     }
 
+    #[inline]
     fn check(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
         if offset.checked_add(len)? > self.len {
             return None;
@@ -110,6 +143,7 @@ impl Mapping {
     }
 
     /// The 32-bit word at `offset` (aligned, inside, and the mapping writable or only loaded).
+    #[inline]
     #[must_use]
     pub fn u32_at(&self, offset: usize) -> Option<&AtomicU32> {
         if !offset.is_multiple_of(4) {
@@ -122,6 +156,7 @@ impl Mapping {
     }
 
     /// The 64-bit word at `offset`, likewise.
+    #[inline]
     #[must_use]
     pub fn u64_at(&self, offset: usize) -> Option<&AtomicU64> {
         if !offset.is_multiple_of(8) {
@@ -133,6 +168,7 @@ impl Mapping {
     }
 
     /// `count` consecutive 64-bit words at `offset`.
+    #[inline]
     #[must_use]
     pub fn u64s_at(&self, offset: usize, count: usize) -> Option<&[AtomicU64]> {
         if !offset.is_multiple_of(8) {
@@ -146,6 +182,7 @@ impl Mapping {
 
     /// Copies `bytes` to `offset`; false (and nothing written) when it does not fit or the
     /// mapping is read-only.
+    #[inline]
     #[must_use]
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) -> bool {
         let Some(p) = self.check(offset, bytes.len()).filter(|_| self.writable) else {
@@ -159,9 +196,12 @@ impl Mapping {
     }
 
     /// Copies bytes at `offset` out; false when they are not all inside.
+    #[inline]
     #[must_use]
     pub fn copy_out(&self, offset: usize, into: &mut [u8]) -> bool {
-        let Some(p) = self.check(offset, into.len()) else { return false };
+        let Some(p) = self.check(offset, into.len()) else {
+            return false;
+        };
         // SAFETY: source checked; see `copy_in` for concurrent writers.
         unsafe { std::ptr::copy_nonoverlapping(p.as_ptr(), into.as_mut_ptr(), into.len()) };
         true
@@ -169,6 +209,7 @@ impl Mapping {
 
     /// A pointer to `len` bytes at `offset`, for system calls (iovec) and copies between
     /// mappings. Valid while the mapping is.
+    #[inline]
     #[must_use]
     pub fn pointer(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
         self.check(offset, len)
@@ -176,6 +217,7 @@ impl Mapping {
 
     /// Copies `len` bytes from `from` at `from_offset` into this mapping; false when either
     /// range is not inside.
+    #[inline]
     #[must_use]
     pub fn copy_from(&self, offset: usize, from: &Self, from_offset: usize, len: usize) -> bool {
         let (Some(d), Some(s)) = (self.check(offset, len), from.check(from_offset, len)) else {

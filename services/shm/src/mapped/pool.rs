@@ -9,18 +9,20 @@
 //!
 //! Small slots take what fits one frame, large ones a 64 KiB super-frame, so that small packets
 //! do not hold large buffers.
-#![allow(unsafe_code, reason = "turns slots into buffer pointers")]
+//! What a claimed slot becomes is in `skbuff`, who hands out free ones in `allocator`.
 
 use crate::error::{PeerFault, ShmError};
 use crate::mapped::mapping::{self, Mapping};
 use crate::mapped::skbuff::SkBuff;
+use crate::mapped::validate;
 use crate::owner;
+use crate::slots::{Slots, Use};
 use crate::sync::Ordering;
-use abi::skbuff::{HEADROOM, SkBuffDesc};
+use abi::skbuff::{DESC_BASE, Frag, HEADROOM, MAX_FRAGS, SkBuffDesc};
 use abi::{Handle, PoolId, ServiceId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-P");
 const WORDS_OFFSET: usize = 4096;
@@ -41,14 +43,26 @@ pub struct PoolLayout {
 
 impl PoolLayout {
     /// For what a device receives: a frame each, or super-frames (small head, large rest).
-    pub const RECEIVE: Self =
-        Self { small_slots: 1024, small_size: 2048, large_slots: 128, large_size: 69_632 };
+    pub const RECEIVE: Self = Self {
+        small_slots: 1024,
+        small_size: 2048,
+        large_slots: 128,
+        large_size: 69_632,
+    };
     /// For what tcpd sends: headers, and payload of small sends.
-    pub const HEADERS: Self =
-        Self { small_slots: 2048, small_size: 2048, large_slots: 16, large_size: 69_632 };
+    pub const HEADERS: Self = Self {
+        small_slots: 2048,
+        small_size: 2048,
+        large_slots: 16,
+        large_size: 69_632,
+    };
     /// For datagrams.
-    pub const DATAGRAMS: Self =
-        Self { small_slots: 1024, small_size: 2048, large_slots: 64, large_size: 69_632 };
+    pub const DATAGRAMS: Self = Self {
+        small_slots: 1024,
+        small_size: 2048,
+        large_slots: 64,
+        large_size: 69_632,
+    };
 
     /// Slots of both classes.
     #[must_use]
@@ -114,7 +128,10 @@ pub fn create(name: &str, layout: PoolLayout) -> Result<OwnedFd, ShmError> {
         .u64s_at(WORDS_OFFSET, layout.slots() as usize)
         .ok_or(ShmError::BadLayout("words of a pool"))?;
     for word in words {
-        word.store(owner::pack(1, ServiceId::NOBODY), Ordering::Relaxed);
+        word.store(
+            owner::pack(owner::FIRST_GENERATION, ServiceId::NOBODY),
+            Ordering::Relaxed,
+        );
     }
     match map.u64_at(0) {
         Some(magic) if ok => magic.store(MAGIC, Ordering::Release),
@@ -128,23 +145,44 @@ pub fn create(name: &str, layout: PoolLayout) -> Result<OwnedFd, ShmError> {
 #[derive(Debug)]
 pub struct Pool {
     id: PoolId,
-    map: Mapping,
+    producer: ServiceId,
+    map: &'static Mapping,
+    slots: Slots<'static>,
     layout: PoolLayout,
 }
 
 impl Pool {
-    /// Maps the pool in `fd` for the life of the process.
+    /// Maps the pool in `fd` for the life of the process. Who allocates from it is not known, so
+    /// fragments of its packets may lie in any session region: see [`Pool::attach_for`].
     ///
     /// # Errors
     /// When it is not a sealed pool of this layout version.
     pub fn attach(id: PoolId, fd: &impl AsFd) -> Result<&'static Self, ShmError> {
+        Self::attach_for(id, ServiceId::NOBODY, fd)
+    }
+
+    /// Maps the pool in `fd`, from which `producer` allocates. Its packets may have fragments in
+    /// session regions of that service only, so that no other can have them gathered from
+    /// memory that it does not map itself.
+    ///
+    /// # Errors
+    /// As [`Pool::attach`].
+    pub fn attach_for(
+        id: PoolId,
+        producer: ServiceId,
+        fd: &impl AsFd,
+    ) -> Result<&'static Self, ShmError> {
         let map = Mapping::map(fd, WORDS_OFFSET, true)?;
         let mut header = [0u32; 6];
         let magic = map.u64_at(0).map_or(0, |w| w.load(Ordering::Acquire));
         let _ = map.copy_out(8, header.as_mut_bytes());
         let [version, small_slots, small_size, large_slots, large_size, _] = header;
         if magic != MAGIC {
-            return Err(ShmError::Layout { what: "pool", found: magic, expected: MAGIC });
+            return Err(ShmError::Layout {
+                what: "pool",
+                found: magic,
+                expected: MAGIC,
+            });
         }
         if version != abi::LAYOUT_VERSION {
             return Err(ShmError::Layout {
@@ -153,21 +191,47 @@ impl Pool {
                 expected: abi::LAYOUT_VERSION.into(),
             });
         }
-        let layout = PoolLayout { small_slots, small_size, large_slots, large_size };
+        let layout = PoolLayout {
+            small_slots,
+            small_size,
+            large_slots,
+            large_size,
+        };
         layout.check()?;
         if layout.size() > map.len() {
-            return Err(ShmError::TooSmall { have: map.len(), want: layout.size() });
+            return Err(ShmError::TooSmall {
+                have: map.len(),
+                want: layout.size(),
+            });
         }
-        Ok(Box::leak(Box::new(Self { id, map, layout })))
+        let map: &'static Mapping = Box::leak(Box::new(map));
+        let words = map
+            .u64s_at(WORDS_OFFSET, layout.slots() as usize)
+            .ok_or(ShmError::BadLayout("words of a pool"))?;
+        let slots = Slots::new(words);
+        Ok(Box::leak(Box::new(Self {
+            id,
+            producer,
+            map,
+            slots,
+            layout,
+        })))
     }
 
     /// Its number.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> PoolId {
         self.id
     }
 
-    /// Its slots.
+    /// Who allocates from it; nobody when that is not known here.
+    #[must_use]
+    pub fn producer(&self) -> ServiceId {
+        self.producer
+    }
+
+    /// Its slots' sizes.
     #[must_use]
     pub fn layout(&self) -> PoolLayout {
         self.layout
@@ -176,17 +240,18 @@ impl Pool {
     /// The mapping; buffers are the part that fragments with this pool's region point into.
     #[must_use]
     pub fn mapping(&self) -> &Mapping {
-        &self.map
+        self.map
     }
 
-    pub(crate) fn word(&self, slot: u32) -> Option<&crate::sync::AtomicU64> {
-        if slot >= self.layout.slots() {
-            return None;
-        }
-        self.map.u64_at(WORDS_OFFSET + slot as usize * 8)
+    /// The ownership words.
+    #[inline]
+    #[must_use]
+    pub fn slots(&self) -> Slots<'static> {
+        self.slots
     }
 
     /// Offset in the mapping and size of a slot's buffer.
+    #[inline]
     #[must_use]
     pub fn buffer_range(&self, slot: u32) -> Option<(usize, u32)> {
         let l = &self.layout;
@@ -202,30 +267,55 @@ impl Pool {
         }
     }
 
+    /// Whether bytes of the mapping are all in buffers, not in the pool's own structures.
+    #[must_use]
+    pub fn in_buffers(&self, offset: usize, len: usize) -> bool {
+        offset >= self.layout.buffers_offset()
+            && offset
+                .checked_add(len)
+                .is_some_and(|end| end <= self.layout.size())
+    }
+
+    #[inline]
     pub(crate) fn buffer(&self, slot: u32) -> Option<(NonNull<u8>, u32)> {
         let (offset, size) = self.buffer_range(slot)?;
         Some((self.map.pointer(offset, size as usize)?, size))
     }
 
-    pub(crate) fn read_desc(&self, slot: u32) -> Option<SkBuffDesc> {
-        let mut bytes = [0u8; size_of::<SkBuffDesc>()];
-        let at = self.layout.desc_offset() + slot as usize * DESC_STRIDE;
-        if !self.map.copy_out(at, &mut bytes) {
-            return None;
-        }
-        SkBuffDesc::read_from_bytes(&bytes).ok()
+    fn desc_at(&self, slot: u32) -> Option<usize> {
+        (slot < self.layout.slots())
+            .then(|| self.layout.desc_offset() + slot as usize * DESC_STRIDE)
     }
 
+    /// Copies the descriptor of a slot: the part that every packet has, and the fragments that
+    /// are valid.
+    #[inline]
+    pub(crate) fn read_desc(&self, slot: u32) -> Option<SkBuffDesc> {
+        let at = self.desc_at(slot)?;
+        let mut desc = SkBuffDesc::default();
+        let base = desc.as_mut_bytes().get_mut(..DESC_BASE)?;
+        let mut ok = self.map.copy_out(at, base);
+        if desc.nr_frags != 0 {
+            let n = usize::from(desc.nr_frags).min(MAX_FRAGS);
+            let frags = desc.frags.get_mut(..n)?;
+            ok &= self.map.copy_out(at + DESC_BASE, frags.as_mut_bytes());
+        }
+        ok.then_some(desc)
+    }
+
+    #[inline]
     pub(crate) fn write_desc(&self, slot: u32, desc: &SkBuffDesc) {
-        let at = self.layout.desc_offset() + slot as usize * DESC_STRIDE;
-        let _ = self.map.copy_in(at, desc.as_bytes());
+        let n = usize::from(desc.nr_frags).min(MAX_FRAGS);
+        let used = desc.as_bytes().get(..DESC_BASE + n * size_of::<Frag>());
+        if let (Some(at), Some(used)) = (self.desc_at(slot), used) {
+            let _ = self.map.copy_in(at, used);
+        }
     }
 
     /// Who owns a slot now, with its generation.
     #[must_use]
     pub fn owner_of(&self, slot: u32) -> Option<(u32, ServiceId)> {
-        let w = self.word(slot)?.load(Ordering::Acquire);
-        Some((owner::generation(w), owner::owner(w)))
+        self.slots.owner_of(slot)
     }
 
     /// Slots that are free at the moment.
@@ -237,120 +327,73 @@ impl Pool {
     }
 
     /// Takes over the slot of `handle` (and the extra slot its descriptor names) from `from`.
-    ///
-    /// The extra slot is claimed first: should the claimer die between the two, the extra is
-    /// swept as its own, and the successor that pops the handle finds the packet incomplete and
-    /// frees the rest. Nothing is lost but the packet.
+    /// The handle is used up: the sk_buff has another one. [`crate::slots`] says what happens
+    /// when the claimer dies in between.
     ///
     /// # Errors
     /// [`PeerFault`] when the handle is stale, forged or its descriptor malformed; then the slot
     /// is freed if it was `from`'s to give, otherwise left alone.
+    #[inline]
     pub fn claim(
         &'static self,
         handle: Handle,
         from: ServiceId,
         me: ServiceId,
     ) -> Result<SkBuff, PeerFault> {
+        if from == me || from == ServiceId::NOBODY {
+            return Err(PeerFault::Stale(handle));
+        }
+        self.take(handle, from, me)
+    }
+
+    /// [`Pool::claim`], from oneself too.
+    #[inline]
+    pub(crate) fn take(
+        &'static self,
+        handle: Handle,
+        from: ServiceId,
+        me: ServiceId,
+    ) -> Result<SkBuff, PeerFault> {
         let slot = handle.slot();
-        let word = self.word(slot).ok_or(PeerFault::BadSlot(handle))?;
-        if word.load(Ordering::Acquire) != owner::pack(handle.generation(), from) {
-            return Err(PeerFault::Stale(handle));
+        if handle.pool() != self.id {
+            return Err(PeerFault::UnknownPool(handle.pool()));
         }
-        let desc = self.read_desc(slot).ok_or(PeerFault::BadSlot(handle))?;
-        let extra = Handle(desc.extra);
-        let extra_ok = extra.is_none()
-            || (extra.pool() == self.id
-                && extra.slot() != slot
-                && self
-                    .word(extra.slot())
-                    .is_some_and(|w| owner::transfer(w, extra.generation(), from, me)));
-        if !owner::transfer(word, handle.generation(), from, me) {
-            if !extra.is_none() && extra_ok {
-                self.free_slot(extra, me);
-            }
-            return Err(PeerFault::Stale(handle));
+        if slot >= self.layout.slots() {
+            return Err(PeerFault::BadSlot(handle));
         }
-        let valid = extra_ok && SkBuff::validate(&desc, self.buffer_range(slot));
-        let skb = SkBuff::from_claimed(self, handle, me, desc, valid, extra_ok);
-        if valid { Ok(skb) } else { Err(PeerFault::Descriptor(handle)) }
-    }
-
-    /// Frees one slot that is `me`'s; false if it was not.
-    pub(crate) fn free_slot(&self, handle: Handle, me: ServiceId) -> bool {
-        self.word(handle.slot()).is_some_and(|w| owner::free(w, handle.generation(), me))
-    }
-}
-
-/// The allocating side of a pool: hints of free slots, refilled by a look at the words.
-#[derive(Debug)]
-pub struct Allocator {
-    pool: &'static Pool,
-    me: ServiceId,
-    small: Hints,
-    large: Hints,
-}
-
-#[derive(Debug)]
-struct Hints {
-    free: Vec<u32>,
-    first: u32,
-    count: u32,
-}
-
-/// Slots looked up at once when the hints run out.
-const REFILL: usize = 64;
-
-impl Hints {
-    fn refill(&mut self, pool: &Pool) {
-        // Lowest slots first: what was used last is likely still in the cache.
-        let end = self.first + self.count;
-        let free = (self.first..end)
-            .filter(|&s| matches!(pool.owner_of(s), Some((_, ServiceId::NOBODY))))
-            .take(REFILL);
-        self.free.clear();
-        self.free.extend(free);
-        self.free.reverse();
-    }
-
-    fn take(&mut self, pool: &'static Pool, me: ServiceId) -> Option<Handle> {
-        for round in 0..2 {
-            while let Some(slot) = self.free.pop() {
-                if let Some(generation) = pool.word(slot).and_then(|w| owner::allocate(w, me)) {
-                    return Some(Handle::new(pool.id, slot, generation));
-                }
-            }
-            if round == 0 {
-                self.refill(pool);
-            }
-        }
-        None
-    }
-}
-
-impl Allocator {
-    /// The allocator of `pool` for the service that owns it.
-    #[must_use]
-    pub fn new(pool: &'static Pool, me: ServiceId) -> Self {
-        let l = pool.layout;
-        let hints =
-            |first, count| Hints { free: Vec::with_capacity(REFILL), first, count };
-        Self { pool, me, small: hints(0, l.small_slots), large: hints(l.small_slots, l.large_slots) }
-    }
-
-    /// The pool.
-    #[must_use]
-    pub fn pool(&self) -> &'static Pool {
-        self.pool
-    }
-
-    /// A fresh sk_buff with [`HEADROOM`] reserved; none when the class is used up.
-    #[must_use]
-    pub fn alloc(&mut self, class: SizeClass) -> Option<SkBuff> {
-        let hints = match class {
-            SizeClass::Small => &mut self.small,
-            SizeClass::Large => &mut self.large,
+        let mut desc = None;
+        let head = Use {
+            slot,
+            generation: handle.generation(),
         };
-        let handle = hints.take(self.pool, self.me)?;
-        Some(SkBuff::fresh(self.pool, handle, self.me))
+        let taken = self.slots.claim(head, from, me, || {
+            let read = desc.insert(self.read_desc(slot).ok_or(())?);
+            let extra = Handle(read.extra);
+            if extra.is_none() {
+                Ok(None)
+            } else if extra.pool() == self.id {
+                Ok(Some(Use {
+                    slot: extra.slot(),
+                    generation: extra.generation(),
+                }))
+            } else {
+                Err(())
+            }
+        });
+        let taken = taken.ok_or(PeerFault::Stale(handle))?;
+        let valid = desc.filter(|d| {
+            !taken.incomplete && validate::is_possible(self, d, slot, taken.extra.map(|e| e.slot))
+        });
+        match valid {
+            Some(desc) => Ok(SkBuff::claimed(self, taken, me, desc)),
+            None => {
+                // The head first, as when an sk_buff is dropped.
+                self.slots.free(taken.head, me);
+                if let Some(extra) = taken.extra {
+                    self.slots.free(extra, me);
+                }
+                Err(PeerFault::Descriptor(handle))
+            }
+        }
     }
 }

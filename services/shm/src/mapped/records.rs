@@ -1,7 +1,7 @@
 //! A table of records in a memfd; the algorithm is in [`crate::record`].
 //!
 //! ```text
-//!   0     magic, version, count u32, length u32, kind u64
+//!   0     magic u64, layout version u64, kind u64, count << 32 | length u64
 //!   4096  words u64 [count]
 //!   ...   copies: 2 x stride [count], stride = header + length, rounded to 64
 //! ```
@@ -95,25 +95,40 @@ impl RecordTable {
         let map = Mapping::map(fd, layout.size(), true)?;
         let bad = || ShmError::BadLayout("header of a record table");
         let magic = map.u64_at(0).ok_or_else(bad)?;
+        let version = map.u64_at(8).ok_or_else(bad)?;
         let kind = map.u64_at(16).ok_or_else(bad)?;
         let sizes = map.u64_at(24).ok_or_else(bad)?;
-        let want = u64::from(layout.count) << 32 | u64::from(layout.len);
+        let expected = [
+            (version, u64::from(abi::LAYOUT_VERSION)),
+            (kind, layout.kind),
+            (sizes, u64::from(layout.count) << 32 | u64::from(layout.len)),
+        ];
         match magic.load(Ordering::Acquire) {
             0 => {
-                kind.store(layout.kind, Ordering::Relaxed);
-                sizes.store(want, Ordering::Relaxed);
+                for (word, value) in expected {
+                    word.store(value, Ordering::Relaxed);
+                }
                 magic.store(MAGIC, Ordering::Release);
             }
             MAGIC => {
-                for (found, expected) in
-                    [(kind.load(Ordering::Relaxed), layout.kind), (sizes.load(Ordering::Relaxed), want)]
-                {
+                for (word, expected) in expected {
+                    let found = word.load(Ordering::Relaxed);
                     if found != expected {
-                        return Err(ShmError::Layout { what: "record table", found, expected });
+                        return Err(ShmError::Layout {
+                            what: "record table",
+                            found,
+                            expected,
+                        });
                     }
                 }
             }
-            found => return Err(ShmError::Layout { what: "record table", found, expected: MAGIC }),
+            found => {
+                return Err(ShmError::Layout {
+                    what: "record table",
+                    found,
+                    expected: MAGIC,
+                });
+            }
         }
         Ok(Self { map, layout })
     }
@@ -131,7 +146,14 @@ impl RecordTable {
         let word = self.map.u64_at(WORDS + index as usize * 8)?;
         let stride = self.layout.stride();
         let base = self.layout.copies_offset() + 2 * index as usize * stride;
-        Some((word, Place { map: &self.map, base, stride }))
+        Some((
+            word,
+            Place {
+                map: &self.map,
+                base,
+                stride,
+            },
+        ))
     }
 
     /// Commits a record. `bytes` has the layout's length (else nothing happens).

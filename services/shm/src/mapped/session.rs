@@ -4,9 +4,10 @@
 //! Both sides use this type. What the other side may write is loaded once; the caller validates
 //! positions against what it knows (its committed record, or its own position).
 
+use crate::dirty::Dirty;
 use crate::error::ShmError;
 use crate::mapped::mapping::{self, Mapping};
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use abi::session::{CONTROL_OFFSET, CONTROL_SIZE, MAX_SOCKETS, SESSION_MAGIC, header};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -63,10 +64,14 @@ pub fn create(name: &str, layout: SessionLayout) -> Result<OwnedFd, ShmError> {
     ];
     for (offset, value) in words {
         let bad = ShmError::BadLayout("header of a session");
-        map.u32_at(offset).ok_or(bad)?.store(value, Ordering::Relaxed);
+        map.u32_at(offset)
+            .ok_or(bad)?
+            .store(value, Ordering::Relaxed);
     }
     let bad = ShmError::BadLayout("header of a session");
-    map.u64_at(header::MAGIC).ok_or(bad)?.store(SESSION_MAGIC, Ordering::Release);
+    map.u64_at(header::MAGIC)
+        .ok_or(bad)?
+        .store(SESSION_MAGIC, Ordering::Release);
     Ok(fd)
 }
 
@@ -85,9 +90,15 @@ impl SessionMemory {
     /// When it is not a sealed session memory of this version.
     pub fn attach(fd: &impl AsFd) -> Result<Self, ShmError> {
         let map = Mapping::map(fd, CONTROL_OFFSET, true)?;
-        let magic = map.u64_at(header::MAGIC).map_or(0, |w| w.load(Ordering::Acquire));
+        let magic = map
+            .u64_at(header::MAGIC)
+            .map_or(0, |w| w.load(Ordering::Acquire));
         if magic != SESSION_MAGIC {
-            return Err(ShmError::Layout { what: "session", found: magic, expected: SESSION_MAGIC });
+            return Err(ShmError::Layout {
+                what: "session",
+                found: magic,
+                expected: SESSION_MAGIC,
+            });
         }
         let word = |offset| map.u32_at(offset).map_or(0, |w| w.load(Ordering::Relaxed));
         if word(header::VERSION) != abi::LAYOUT_VERSION {
@@ -116,9 +127,15 @@ impl SessionMemory {
     fn with(map: Mapping, layout: SessionLayout) -> Result<Self, ShmError> {
         layout.check()?;
         if layout.size() > map.len() {
-            return Err(ShmError::TooSmall { have: map.len(), want: layout.size() });
+            return Err(ShmError::TooSmall {
+                have: map.len(),
+                want: layout.size(),
+            });
         }
-        Ok(Self { map: Arc::new(map), layout })
+        Ok(Self {
+            map: Arc::new(map),
+            layout,
+        })
     }
 
     /// The sizes.
@@ -154,30 +171,45 @@ impl SessionMemory {
     #[must_use]
     pub fn tx_offset(&self, slot: u32) -> Option<usize> {
         let each = self.layout.tx_capacity as usize + self.layout.rx_capacity as usize;
-        (slot < self.layout.sockets)
-            .then(|| self.layout.buffers_offset() + slot as usize * each)
+        (slot < self.layout.sockets).then(|| self.layout.buffers_offset() + slot as usize * each)
     }
 
     /// Offset in the mapping of a socket's receive buffer.
     #[must_use]
     pub fn rx_offset(&self, slot: u32) -> Option<usize> {
-        self.tx_offset(slot).map(|o| o + self.layout.tx_capacity as usize)
+        self.tx_offset(slot)
+            .map(|o| o + self.layout.tx_capacity as usize)
     }
 
     /// Up to two runs (offset in the mapping, length) that hold `len` bytes of the send buffer
     /// from `position` on; none when `len` exceeds the capacity.
     #[must_use]
     pub fn tx_runs(&self, slot: u32, position: u64, len: usize) -> Option<[(usize, usize); 2]> {
-        Self::runs(self.tx_offset(slot)?, self.layout.tx_capacity as usize, position, len)
+        Self::runs(
+            self.tx_offset(slot)?,
+            self.layout.tx_capacity as usize,
+            position,
+            len,
+        )
     }
 
     /// Likewise of the receive buffer.
     #[must_use]
     pub fn rx_runs(&self, slot: u32, position: u64, len: usize) -> Option<[(usize, usize); 2]> {
-        Self::runs(self.rx_offset(slot)?, self.layout.rx_capacity as usize, position, len)
+        Self::runs(
+            self.rx_offset(slot)?,
+            self.layout.rx_capacity as usize,
+            position,
+            len,
+        )
     }
 
-    fn runs(base: usize, capacity: usize, position: u64, len: usize) -> Option<[(usize, usize); 2]> {
+    fn runs(
+        base: usize,
+        capacity: usize,
+        position: u64,
+        len: usize,
+    ) -> Option<[(usize, usize); 2]> {
         if len > capacity {
             return None;
         }
@@ -190,53 +222,40 @@ impl SessionMemory {
     /// must be rung.
     #[must_use]
     pub fn mark_dirty(&self, slot: u32) -> bool {
-        let word = slot as usize / 64;
-        if let (Some(bits), Some(summary)) =
-            (self.map.u64_at(header::DIRTY + word * 8), self.map.u64_at(header::DIRTY_SUMMARY))
-            && slot < self.layout.sockets
-        {
-            // Release: pairs with the Acquire of `take_dirty`; our words are written before.
-            bits.fetch_or(1 << (slot % 64), Ordering::Release);
-            summary.fetch_or(1 << word, Ordering::Release);
-        }
-        // Pairs with the fence in `arm`: see `bell`.
-        fence(Ordering::SeqCst);
-        self.map.u32_at(header::ARMED).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+        slot < self.layout.sockets && self.dirty().is_some_and(|d| d.mark(slot))
     }
 
-    /// Transport: takes the sockets marked since the last call.
+    fn dirty(&self) -> Option<Dirty<'_>> {
+        Some(Dirty {
+            summary: self.map.u64_at(header::DIRTY_SUMMARY)?,
+            bits: self.map.u64s_at(header::DIRTY, MAX_SOCKETS as usize / 64)?,
+            armed: self.map.u32_at(header::ARMED)?,
+        })
+    }
+
+    /// Transport: takes the sockets marked since the last call. What was taken and not worked on
+    /// is lost when the transport dies: a successor looks at every socket once.
     pub fn take_dirty(&self, mut each: impl FnMut(u32)) {
-        let Some(summary) = self.map.u64_at(header::DIRTY_SUMMARY) else { return };
-        if summary.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut words = summary.swap(0, Ordering::Acquire);
-        while words != 0 {
-            let word = words.trailing_zeros();
-            words &= words - 1;
-            let Some(bits) = self.map.u64_at(header::DIRTY + word as usize * 8) else { continue };
-            let mut set = bits.swap(0, Ordering::Acquire);
-            while set != 0 {
-                let slot = word * 64 + set.trailing_zeros();
-                set &= set - 1;
+        if let Some(dirty) = self.dirty() {
+            dirty.take(|slot| {
                 if slot < self.layout.sockets {
                     each(slot);
                 }
-            }
+            });
         }
     }
 
     /// Transport: whether anything is marked.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.map.u64_at(header::DIRTY_SUMMARY).is_some_and(|w| w.load(Ordering::Acquire) != 0)
+        self.dirty().is_some_and(|d| d.any())
     }
 
     /// Transport: wants to be rung (before sleeping) or not (awake). After arming all sessions,
     /// fence with [`std::sync::atomic::Ordering::SeqCst`] and look at [`Self::is_dirty`] again.
     pub fn set_armed(&self, armed: bool) {
-        if let Some(w) = self.map.u32_at(header::ARMED) {
-            w.store(armed.into(), Ordering::Relaxed);
+        if let Some(dirty) = self.dirty() {
+            dirty.set_armed(armed);
         }
     }
 }

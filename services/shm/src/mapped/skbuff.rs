@@ -2,10 +2,16 @@
 //!
 //! Dropping it frees the slot; [`SkBuff::into_handle`] writes the descriptor back and gives the
 //! slot up for publishing in a ring.
-#![allow(unsafe_code, reason = "makes slices of slots that are exclusively owned")]
+#![allow(
+    unsafe_code,
+    reason = "makes slices of slots that are exclusively owned"
+)]
+
+pub use crate::mapped::validate::MAX_LEN;
 
 use crate::mapped::pool::Pool;
-use abi::skbuff::{Frag, HEADROOM, MAX_FRAGS, OFFSET_NONE, SkBuffDesc};
+use crate::slots::{Taken, Use};
+use abi::skbuff::{Frag, HEADROOM, OFFSET_NONE, SkBuffDesc};
 use abi::{Handle, RegionId, ServiceId};
 use std::ptr::NonNull;
 
@@ -13,11 +19,14 @@ use std::ptr::NonNull;
 #[derive(Debug)]
 pub struct SkBuff {
     pool: &'static Pool,
-    handle: Handle,
+    of: Use,
+    /// The second slot of the packet. It is here and not in `desc`, where anyone could change it.
+    extra: Option<Use>,
     me: ServiceId,
     head: NonNull<u8>,
     end: u32,
-    /// The descriptor; offsets inside it have been checked, and every method keeps them so.
+    /// The descriptor. It was validated, but its owner may have changed it since
+    /// ([`SkBuff::desc_mut`]), so offsets are clamped where they are used.
     desc: SkBuffDesc,
 }
 
@@ -26,107 +35,122 @@ pub struct SkBuff {
 unsafe impl Send for SkBuff {}
 
 impl SkBuff {
-    pub(crate) fn fresh(pool: &'static Pool, handle: Handle, me: ServiceId) -> Self {
-        let (head, end) = pool.buffer(handle.slot()).unwrap_or((NonNull::dangling(), 0));
-        let mut desc = SkBuffDesc::default();
-        desc.data = HEADROOM.min(end);
-        desc.tail = desc.data;
-        Self { pool, handle, me, head, end, desc }
-    }
-
-    pub(crate) fn from_claimed(
-        pool: &'static Pool,
-        handle: Handle,
-        me: ServiceId,
-        mut desc: SkBuffDesc,
-        valid: bool,
-        extra_ok: bool,
-    ) -> Self {
-        let mut this = Self::fresh(pool, handle, me);
-        if !extra_ok {
-            desc.extra = 0;
-        }
-        if valid {
-            this.desc = desc;
-        } else {
-            this.desc.extra = desc.extra;
-        }
+    /// A slot just allocated, empty.
+    #[inline]
+    pub(crate) fn fresh(pool: &'static Pool, of: Use, me: ServiceId) -> Self {
+        let mut this = Self::with(pool, of, None, me, SkBuffDesc::default());
+        this.desc.data = HEADROOM.min(this.end);
+        this.desc.tail = this.desc.data;
         this
     }
 
-    /// Whether a descriptor's offsets and fragments are possible for the slot.
-    pub(crate) fn validate(d: &SkBuffDesc, buffer: Option<(usize, u32)>) -> bool {
-        let Some((_, end)) = buffer else { return false };
-        let offset_ok = |o: u16| o == OFFSET_NONE || u32::from(o) <= end;
-        d.data <= d.tail
-            && d.tail <= end
-            && offset_ok(d.mac)
-            && offset_ok(d.network)
-            && offset_ok(d.transport)
-            && usize::from(d.nr_frags) <= MAX_FRAGS
-            && d.frags
-                .iter()
-                .take(usize::from(d.nr_frags))
-                .all(|f| f.len <= 1 << 20 && f.offset.checked_add(f.len.into()).is_some())
+    /// A packet just taken over, with the copy of its descriptor that was validated.
+    #[inline]
+    pub(crate) fn claimed(
+        pool: &'static Pool,
+        taken: Taken,
+        me: ServiceId,
+        desc: SkBuffDesc,
+    ) -> Self {
+        Self::with(pool, taken.head, taken.extra, me, desc)
     }
 
-    /// The handle.
+    #[inline]
+    fn with(
+        pool: &'static Pool,
+        head: Use,
+        extra: Option<Use>,
+        me: ServiceId,
+        desc: SkBuffDesc,
+    ) -> Self {
+        let (base, end) = pool.buffer(head.slot).unwrap_or((NonNull::dangling(), 0));
+        Self {
+            pool,
+            of: head,
+            extra,
+            me,
+            head: base,
+            end,
+            desc,
+        }
+    }
+
+    /// The handle of this use of the slot. It changes each time the packet is handed on;
+    /// [`Handle::packet`] does not.
+    #[inline]
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle
+        Handle::new(self.pool.id(), self.of.slot, self.of.generation)
+    }
+
+    fn extra_handle(&self) -> Handle {
+        self.extra.map_or(Handle::NONE, |e| {
+            Handle::new(self.pool.id(), e.slot, e.generation)
+        })
     }
 
     /// The descriptor, for reading.
+    #[inline]
     #[must_use]
     pub fn desc(&self) -> &SkBuffDesc {
         &self.desc
     }
 
-    /// The descriptor's metadata, for writing. `data`, `tail`, `extra` and fragments are changed by the
-    /// methods only: what is set here to an impossible value is refused by the next layer.
+    /// The descriptor's metadata, for writing. `data`, `tail` and fragments are changed by the
+    /// methods: what is set here to an impossible value is refused by the next layer. `extra` is
+    /// not looked at.
+    #[inline]
     pub fn desc_mut(&mut self) -> &mut SkBuffDesc {
         &mut self.desc
     }
 
+    #[inline]
     fn data(&self) -> u32 {
         self.desc.data.min(self.end)
     }
 
+    #[inline]
     fn tail(&self) -> u32 {
         self.desc.tail.clamp(self.data(), self.end)
     }
 
     /// Bytes before the data.
+    #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
         self.data() as usize
     }
 
     /// Bytes behind the linear data.
+    #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
         (self.end - self.tail()) as usize
     }
 
     /// Offset of the data from the buffer's start.
+    #[inline]
     #[must_use]
     pub fn data_offset(&self) -> u32 {
         self.data()
     }
 
     /// Bytes of linear data.
+    #[inline]
     #[must_use]
     pub fn linear_len(&self) -> usize {
         (self.tail() - self.data()) as usize
     }
 
     /// Bytes in fragments.
+    #[inline]
     #[must_use]
     pub fn frag_len(&self) -> usize {
         self.frags().iter().map(|f| f.len as usize).sum()
     }
 
     /// Bytes in all.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.linear_len() + self.frag_len()
@@ -139,39 +163,54 @@ impl SkBuff {
     }
 
     /// The valid fragments.
+    #[inline]
     #[must_use]
     pub fn frags(&self) -> &[Frag] {
-        self.desc.frags.get(..usize::from(self.desc.nr_frags)).unwrap_or(&[])
+        self.desc
+            .frags
+            .get(..usize::from(self.desc.nr_frags))
+            .unwrap_or(&[])
     }
 
     /// The linear data.
+    #[inline]
     #[must_use]
     pub fn linear(&self) -> &[u8] {
         self.range(self.data(), self.tail())
     }
 
     /// The linear data, for writing.
+    #[inline]
+    #[must_use]
     pub fn linear_mut(&mut self) -> &mut [u8] {
-        let (from, to) = (self.data(), self.tail());
-        // SAFETY: from <= to <= end, inside the slot's buffer, which this value owns alone
-        // (ownership word) and which stays mapped for the life of the process; a hostile
-        // process that writes it all the same can only garble the bytes.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.head.as_ptr().add(from as usize), (to - from) as usize)
-        }
+        let len = self.linear_len();
+        let start = self.at(self.data());
+        // SAFETY: data <= tail <= end, so the bytes are inside the slot's buffer, which this
+        // value owns alone (ownership word) and which stays mapped for the life of the process;
+        // a hostile process that writes it all the same can only garble the bytes.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
+    /// The byte at `offset` of the buffer, cut to one past its end.
+    #[inline]
+    fn at(&self, offset: u32) -> *mut u8 {
+        // SAFETY: the buffer has `end` bytes, so this is inside it or one past it.
+        unsafe { self.head.as_ptr().add(offset.min(self.end) as usize) }
+    }
+
+    #[inline]
     fn range(&self, from: u32, to: u32) -> &[u8] {
-        debug_assert!(from <= to && to <= self.end);
-        // SAFETY: callers pass from <= to <= end; see `linear_mut`.
-        unsafe {
-            std::slice::from_raw_parts(self.head.as_ptr().add(from as usize), (to - from) as usize)
-        }
+        let to = to.min(self.end);
+        let from = from.min(to);
+        let start = self.at(from);
+        // SAFETY: from <= to <= end; see `linear_mut`.
+        unsafe { std::slice::from_raw_parts(start, (to - from) as usize) }
     }
 
     /// The bytes from a header offset (mac, network, transport) to the end of the linear data;
     /// empty when the offset is not set or lies behind it. Headers that were pulled are still
     /// there: offsets count from the buffer's start.
+    #[inline]
     #[must_use]
     pub fn from_offset(&self, offset: u16) -> &[u8] {
         let from = u32::from(offset);
@@ -183,6 +222,7 @@ impl SkBuff {
 
     /// Prepends `n` bytes (a header) and answers them for writing; none when there is no
     /// headroom.
+    #[inline]
     pub fn push(&mut self, n: usize) -> Option<&mut [u8]> {
         let data = self.data();
         let n32 = u32::try_from(n).ok()?;
@@ -191,6 +231,7 @@ impl SkBuff {
     }
 
     /// Takes `n` bytes off the front of the linear data; false when there are fewer.
+    #[inline]
     pub fn pull(&mut self, n: usize) -> bool {
         match u32::try_from(n) {
             Ok(n32) if n <= self.linear_len() => {
@@ -203,6 +244,7 @@ impl SkBuff {
 
     /// Appends `n` bytes to the linear data and answers them for writing; none when there is no
     /// tailroom. The bytes are what was there before.
+    #[inline]
     pub fn put(&mut self, n: usize) -> Option<&mut [u8]> {
         let before = self.linear_len();
         if n > self.tailroom() {
@@ -222,7 +264,12 @@ impl SkBuff {
         }
         let mut left = len - linear;
         let mut kept = 0;
-        for f in self.desc.frags.iter_mut().take(usize::from(self.desc.nr_frags)) {
+        for f in self
+            .desc
+            .frags
+            .iter_mut()
+            .take(usize::from(self.desc.nr_frags))
+        {
             if left == 0 {
                 break;
             }
@@ -248,25 +295,32 @@ impl SkBuff {
         let Some(place) = self.desc.frags.get_mut(usize::from(self.desc.nr_frags)) else {
             return false;
         };
-        *place = Frag { region: region.0, len, offset };
+        *place = Frag {
+            region: region.0,
+            len,
+            offset,
+        };
         self.desc.nr_frags += 1;
         true
     }
 
     /// Makes `other`'s buffer the continuation of this one: its linear data becomes a fragment
     /// and its slot is freed with this one. Both must be of one pool; false (and `other` freed)
-    /// when not, or when there is an extra already.
+    /// when not, when there is an extra already, or when `other` has fragments itself.
     pub fn attach_extra(&mut self, other: Self) -> bool {
-        if !std::ptr::eq(self.pool, other.pool) || self.desc.extra != 0 || other.desc.extra != 0 {
+        let simple = other.extra.is_none() && other.desc.nr_frags == 0;
+        if !std::ptr::eq(self.pool, other.pool) || self.extra.is_some() || !simple {
             return false;
         }
-        let Some((base, _)) = self.pool.buffer_range(other.handle.slot()) else { return false };
+        let Some((base, _)) = self.pool.buffer_range(other.of.slot) else {
+            return false;
+        };
         let at = base as u64 + u64::from(other.data());
         let len = u32::try_from(other.linear_len()).unwrap_or(0);
         if !self.add_frag(RegionId::of_pool(self.pool.id()), at, len) {
             return false;
         }
-        self.desc.extra = other.handle.0;
+        self.extra = Some(other.of);
         std::mem::forget(other);
         true
     }
@@ -281,47 +335,38 @@ impl SkBuff {
     /// The whole rest of the buffer behind the linear data, for a read from a device; follow
     /// with [`SkBuff::put`].
     pub fn tail_ptr(&mut self) -> (*mut u8, usize) {
-        // SAFETY: tail <= end, so the pointer is inside the buffer or one past it.
-        let p = unsafe { self.head.as_ptr().add(self.tail() as usize) };
-        (p, self.tailroom())
+        (self.at(self.tail()), self.tailroom())
     }
 
     /// Writes the descriptor back and gives the value up without freeing the slot: it stays
     /// owned by this process until the consumer of the ring claims it.
+    #[inline]
     #[must_use]
-    pub fn into_handle(self) -> Handle {
-        self.pool.write_desc(self.handle.slot(), &self.desc);
-        let handle = self.handle;
+    pub fn into_handle(mut self) -> Handle {
+        self.desc.extra = self.extra_handle().0;
+        self.pool.write_desc(self.of.slot, &self.desc);
+        let handle = self.handle();
         std::mem::forget(self);
         handle
     }
 
-    /// Takes a handle back that was not published after all.
+    /// Takes a handle back that was not published after all; none when it was (and is claimed),
+    /// or was taken back before.
     ///
     /// Only for handles that [`SkBuff::into_handle`] of this process gave.
     #[must_use]
     pub fn reclaim(pool: &'static Pool, handle: Handle, me: ServiceId) -> Option<Self> {
-        match pool.owner_of(handle.slot()) {
-            Some((g, o)) if g == handle.generation() && o == me => {
-                let mut this = Self::fresh(pool, handle, me);
-                let desc = pool.read_desc(handle.slot())?;
-                if Self::validate(&desc, pool.buffer_range(handle.slot())) {
-                    this.desc = desc;
-                }
-                Some(this)
-            }
-            _ => None,
-        }
+        pool.take(handle, me, me).ok()
     }
 }
 
 impl Drop for SkBuff {
+    #[inline]
     fn drop(&mut self) {
-        // The head first: should the process die in between, the extra is its own and swept.
-        self.pool.free_slot(self.handle, self.me);
-        let extra = Handle(self.desc.extra);
-        if !extra.is_none() {
-            self.pool.free_slot(extra, self.me);
+        // Each is its own step: should the process die in between, the other is swept.
+        self.pool.slots().free(self.of, self.me);
+        if let Some(extra) = self.extra {
+            self.pool.slots().free(extra, self.me);
         }
     }
 }

@@ -96,7 +96,9 @@ impl Vitals {
     /// # Errors
     /// When the memory cannot be mapped.
     pub fn attach(fd: &impl AsFd) -> Result<Self, ShmError> {
-        Ok(Self { map: Mapping::map(fd, SIZE, true)? })
+        Ok(Self {
+            map: Mapping::map(fd, SIZE, true)?,
+        })
     }
 
     fn add(&self, offset: usize, n: u64) {
@@ -128,7 +130,10 @@ impl Vitals {
     /// Daemon: notes what it works on, before it does; kind 0 is nothing.
     pub fn note(&self, kind: u32, id: u64) {
         if let (Some(k), Some(i)) = (self.map.u32_at(NOTE), self.map.u64_at(NOTE + 8)) {
-            i.store(id, Ordering::Relaxed);
+            // Nothing is noted while the two change, so that no death pairs an id with the kind
+            // of another.
+            k.store(0, Ordering::Relaxed);
+            i.store(id, Ordering::Release);
             k.store(kind, Ordering::Release);
         }
     }
@@ -137,8 +142,12 @@ impl Vitals {
     #[must_use]
     pub fn noted(&self) -> (u32, u64) {
         (
-            self.map.u32_at(NOTE).map_or(0, |w| w.load(Ordering::Acquire)),
-            self.map.u64_at(NOTE + 8).map_or(0, |w| w.load(Ordering::Relaxed)),
+            self.map
+                .u32_at(NOTE)
+                .map_or(0, |w| w.load(Ordering::Acquire)),
+            self.map
+                .u64_at(NOTE + 8)
+                .map_or(0, |w| w.load(Ordering::Relaxed)),
         )
     }
 
@@ -168,7 +177,9 @@ impl Vitals {
     }
 
     fn counter(&self, index: usize) -> Option<&AtomicU64> {
-        (index < MAX_COUNTERS).then(|| self.map.u64_at(COUNTERS + index * 8)).flatten()
+        (index < MAX_COUNTERS)
+            .then(|| self.map.u64_at(COUNTERS + index * 8))
+            .flatten()
     }
 
     /// Reads one counter.
@@ -203,7 +214,9 @@ impl Vitals {
     /// Daemon: whether tracing is on; one load a packet.
     #[must_use]
     pub fn tracing(&self) -> bool {
-        self.map.u32_at(TRACE).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+        self.map
+            .u32_at(TRACE)
+            .is_some_and(|w| w.load(Ordering::Relaxed) != 0)
     }
 
     /// Daemon: traces a stage if asked to.
@@ -218,8 +231,16 @@ impl Vitals {
         }
         let n = next.load(Ordering::Relaxed);
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let entry = TraceEntry { at, handle: handle.0, stage, len, detail };
-        let _ = self.map.copy_in(TRACES + (n as usize % MAX_TRACES) * 32, entry.as_bytes());
+        let entry = TraceEntry {
+            at,
+            handle: handle.0,
+            stage,
+            len,
+            detail,
+        };
+        let _ = self
+            .map
+            .copy_in(TRACES + (n as usize % MAX_TRACES) * 32, entry.as_bytes());
         next.store(n.wrapping_add(1), Ordering::Release);
         budget.store(left - 1, Ordering::Relaxed);
     }
@@ -227,7 +248,10 @@ impl Vitals {
     /// Supervisor: the entries so far, oldest first.
     #[must_use]
     pub fn traces(&self) -> Vec<TraceEntry> {
-        let n = self.map.u32_at(TRACE + 4).map_or(0, |w| w.load(Ordering::Acquire)) as usize;
+        let n = self
+            .map
+            .u32_at(TRACE + 4)
+            .map_or(0, |w| w.load(Ordering::Acquire)) as usize;
         (n.saturating_sub(MAX_TRACES)..n)
             .filter_map(|i| {
                 let mut entry = TraceEntry::default();
