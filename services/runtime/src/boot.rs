@@ -1,0 +1,84 @@
+//! How a daemon gets from `exec` to its first turn.
+//!
+//! ```text
+//!   supervisor                                     daemon
+//!   spawn (fd 3, server name) ------------------->
+//!                    <------------- Handshake, Hello { pid, layout }
+//!   Configure ----------------------------------->
+//!   fd 3: Plumbing..., Restored..., Start ------->  attach, sweep, restore
+//!                    <------------- Ready
+//! ```
+#![allow(unsafe_code, reason = "takes over the inherited descriptor 3")]
+
+use crate::channel::FdChannel;
+use crate::control::Control;
+use crate::logging;
+use abi::config::{DaemonConfig, Role};
+use abi::control::ToDaemon;
+use anyhow::{Context as _, bail};
+use nix::fcntl::{FcntlArg, fcntl};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The number under which a daemon inherits its end of the descriptor channel.
+pub const CHANNEL_FD: RawFd = 3;
+
+/// How long to wait for the supervisor at start.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon that knows who it is and has nothing attached yet.
+#[derive(Debug)]
+pub struct Boot {
+    pub(crate) config: DaemonConfig,
+    pub(crate) control: Control,
+    pub(crate) channel: Arc<FdChannel>,
+}
+
+impl Boot {
+    /// Takes over descriptor 3 and connects to the control server of that name, as the
+    /// supervisor's command line says. Call once, first thing in `main`.
+    ///
+    /// # Errors
+    /// When not started by a supervisor, or it goes away meanwhile.
+    pub fn from_args(control: &str) -> anyhow::Result<Self> {
+        logging::init();
+        // SAFETY: borrowed for this one query only, which is harmless on a number not open.
+        let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
+        fcntl(probe, FcntlArg::F_GETFD)
+            .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
+        // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before
+        // main.
+        let channel = unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) };
+        Self::connect(control, channel)
+    }
+
+    /// As [`Boot::from_args`] with the channel handed in.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect(control: &str, channel: OwnedFd) -> anyhow::Result<Self> {
+        let channel = Arc::new(FdChannel::new(channel).context("descriptor channel")?);
+        let control = Control::connect(control)?;
+        match control.recv_timeout(PATIENCE)? {
+            ToDaemon::Configure(config) => Ok(Self {
+                config: *config,
+                control,
+                channel,
+            }),
+            other => bail!("expected the configuration first, got {other:?}"),
+        }
+    }
+
+    /// What the supervisor wants this process to be.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.config.role
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &DaemonConfig {
+        &self.config
+    }
+}
