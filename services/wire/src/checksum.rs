@@ -110,6 +110,9 @@ pub fn partial_seed(src: IpAddr, dst: IpAddr, proto: u8, len: u32) -> u16 {
 
 /// The checksum field after one 16-bit field changed from `old` to `new`
 /// (RFC 1624 3, equation 3: HC' = ~(~HC + ~m + m')).
+///
+/// Exact unless all the data is zero after the change: its checksum is 0xffff, and this gives 0.
+/// No IP, TCP or UDP checksum covers such data; an ICMP echo reply's can.
 #[inline]
 #[must_use]
 pub fn update16(check: u16, old: u16, new: u16) -> u16 {
@@ -117,12 +120,20 @@ pub fn update16(check: u16, old: u16, new: u16) -> u16 {
     !fold_native(sum)
 }
 
-/// The checksum field after one aligned 32-bit field changed from `old` to `new`.
+/// The checksum field after one aligned 32-bit field changed from `old` to `new`; exact where
+/// [`update16`] is.
 #[inline]
 #[must_use]
 pub fn update32(check: u16, old: u32, new: u32) -> u16 {
     let sum = u64::from(!check) + u64::from(!old) + u64::from(new);
     !fold_native(sum)
+}
+
+/// Writes zero as its other one's complement form, 0xffff. RFC 768: "If the computed checksum is
+/// zero, it is transmitted as all ones"; it verifies wherever 0 does.
+#[inline]
+pub(crate) const fn nonzero(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
 }
 
 /// Sums `data` as native-endian words, an odd last byte padded with zero.

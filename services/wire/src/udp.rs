@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use zerocopy::big_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::checksum::pseudo_header;
+use crate::checksum::{nonzero, partial_seed, pseudo_header};
 use crate::{Error, Result, protocol};
 
 /// Bytes of the header.
@@ -178,14 +178,8 @@ pub fn fill_checksum_parts(
 pub fn fill_partial_checksum(header: &mut [u8], src: IpAddr, dst: IpAddr) -> Result<()> {
     let (raw, _) = RawHeader::mut_from_prefix(header).map_err(|_| Error::Truncated)?;
     let len = u32::from(raw.len.get());
-    raw.checksum = U16::new(crate::checksum::partial_seed(src, dst, protocol::UDP, len));
+    raw.checksum = U16::new(partial_seed(src, dst, protocol::UDP, len));
     Ok(())
-}
-
-/// RFC 768: "If the computed checksum is zero, it is transmitted as all ones".
-#[inline]
-pub(crate) const fn nonzero(checksum: u16) -> u16 {
-    if checksum == 0 { 0xffff } else { checksum }
 }
 
 #[cfg(test)]

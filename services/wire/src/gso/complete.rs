@@ -1,8 +1,8 @@
 //! Completing a partial checksum, for a device without checksum offload (and for frames that
 //! turn round inside the stack and reach somebody who verifies).
 
-use crate::checksum::Checksum;
-use crate::{Error, Result, udp};
+use crate::checksum::{Checksum, nonzero};
+use crate::{Error, Result};
 
 /// Completes the checksum of a frame whose virtio header says `NEEDS_CSUM`: sums from
 /// `csum_start` to the end, the partial sum in the field included, and writes the complement
@@ -35,7 +35,7 @@ pub fn complete_checksum_parts(
     }
     // The field may be UDP's, where 0 means "none"; in one's complement 0xffff is 0 as well, so
     // this is right for every protocol (and what the kernel does).
-    let checksum = udp::nonzero(sum.finish());
+    let checksum = nonzero(sum.finish());
     let field = summed
         .get_mut(usize::from(csum_offset)..)
         .and_then(<[u8]>::first_chunk_mut::<2>)

@@ -16,7 +16,7 @@ use core::ops::Range;
 use zerocopy::FromBytes;
 use zerocopy::big_endian::U16;
 
-use crate::checksum::{Checksum, pseudo_header};
+use crate::checksum::{Checksum, nonzero, pseudo_header};
 use crate::ethernet::{self, EtherType};
 use crate::{Error, Result, ipv4, ipv6, protocol, tcp, udp};
 
@@ -228,7 +228,7 @@ impl<'a> SuperFrame<'a> {
                 }
                 match self.kind {
                     Transport::Tcp => sum.finish(),
-                    Transport::Udp => udp::nonzero(sum.finish()),
+                    Transport::Udp => nonzero(sum.finish()),
                 }
             }
         };

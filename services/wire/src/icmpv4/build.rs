@@ -61,7 +61,9 @@ pub fn reply_in_place(message: &mut [u8]) -> Result<()> {
     }
     let word = |kind| u16::from_be_bytes([kind, 0]);
     let updated = checksum::update16(raw.checksum.get(), word(raw.kind), word(kind::ECHO_REPLY));
-    raw.checksum = U16::new(updated);
+    // A reply can be all zero, the one case where the update gives the wrong zero (RFC 1624 3);
+    // with a sum of ones either zero verifies, so the other one is always right.
+    raw.checksum = U16::new(checksum::nonzero(updated));
     raw.kind = kind::ECHO_REPLY;
     Ok(())
 }

@@ -57,6 +57,20 @@ fn a_request_becomes_its_reply_in_place() {
     assert_eq!(reply_in_place(&mut bytes[..7]), Err(Error::Truncated));
 }
 
+// RFC 1624 3: of all-zero data the checksum is 0xffff, which an update cannot know. Found by
+// fuzzing: the reply to such a request did not verify.
+#[test]
+fn the_reply_to_an_all_zero_echo_verifies() {
+    let mut bytes = [8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fill_checksum(&mut bytes).unwrap();
+    reply_in_place(&mut bytes).unwrap();
+    assert_eq!(bytes, [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        Repr::parse(&bytes),
+        Ok(Repr::EchoReply { ident: 0, seq: 0 })
+    );
+}
+
 #[test]
 fn an_error_quotes_its_cause() {
     let syn = syn();
