@@ -102,6 +102,10 @@ impl LinkEnd {
     ///
     /// # Errors
     /// Gives the packet back when the ring is full; drop it or try again after the neighbour ran.
+    #[allow(
+        clippy::result_large_err,
+        reason = "a box would be an allocation a packet"
+    )]
     pub fn send(&mut self, skb: SkBuff) -> Result<(), SkBuff> {
         if self.credit == 0 {
             match self.outgoing.room() {

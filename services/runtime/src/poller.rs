@@ -2,7 +2,7 @@
 
 use abi::Nanos;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use std::io;
@@ -79,7 +79,7 @@ impl Poller {
                 let ms = u16::try_from(t / 1_000_000).unwrap_or(u16::MAX);
                 EpollTimeout::from(ms)
             }
-            None => EpollTimeout::from(PollTimeout::NONE),
+            None => EpollTimeout::NONE,
         };
         let mut events = [EpollEvent::empty(); BATCH];
         match self.epoll.wait(&mut events, timeout) {

@@ -180,7 +180,7 @@ impl Fabric {
         let config = self.config(service);
         let (ours, theirs) = FdChannel::pair().expect("a channel");
         let theirs = Arc::new(FdChannel::new(theirs).expect("a channel"));
-        self.send_all(service, &ours);
+        self.hand_out(service, &ours);
         let home = self.home(service);
         home.incarnation += 1;
         home.channel = Some(ours);
@@ -255,6 +255,21 @@ impl Fabric {
             .free_slots()
     }
 
+    /// A service's vital signs, as the supervisor sees them.
+    #[must_use]
+    pub fn vitals(&self, service: ServiceId) -> shm::Vitals {
+        let home = self.homes.get(&service).expect("a service of this fabric");
+        shm::Vitals::attach(&home.vitals).expect("its vital signs")
+    }
+
+    /// A service's doorbell.
+    #[must_use]
+    pub fn bell(&self, service: ServiceId) -> shm::Bell {
+        let home = self.homes.get(&service).expect("a service of this fabric");
+        let event = home.bell.1.try_clone().expect("an eventfd");
+        shm::Bell::attach(&home.bell.0, event).expect("its bell")
+    }
+
     /// Slots of each pool.
     #[must_use]
     pub fn slots(&self) -> u32 {
@@ -267,7 +282,8 @@ impl Fabric {
             .expect("a service of this fabric")
     }
 
-    fn send_all(&self, service: ServiceId, channel: &FdChannel) {
+    /// Sends everything a service needs over `channel`, as the supervisor does at its start.
+    pub fn hand_out(&self, service: ServiceId, channel: &FdChannel) {
         let send = |message: ToWorker, fds: &[BorrowedFd<'_>]| {
             channel.send(&message, fds).expect("sending plumbing");
         };
