@@ -1,4 +1,4 @@
-//! ICMP for IPv4 (RFC 792): messages here, the quotation inside errors in [`embedded`].
+//! ICMP for IPv4 (RFC 792): messages here, the quotation inside errors in [`Embedded`].
 //!
 //! Every message is an 8-byte header and a payload: echoed data, or the front of the datagram
 //! that an error is about. `payload` of a view is always what follows the 8 bytes.
@@ -124,7 +124,7 @@ pub enum Repr {
     },
     /// The datagram quoted could not be delivered.
     DestinationUnreachable {
-        /// Why ([`unreachable`]).
+        /// Why ([`mod@unreachable`]).
         code: u8,
         /// With [`unreachable::FRAG_NEEDED`], the MTU of the link it did not fit; 0 from a router
         /// that does not know RFC 1191, and in every other message.

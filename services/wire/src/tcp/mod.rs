@@ -1,4 +1,4 @@
-//! TCP headers (RFC 9293 3.1); options are in [`options`], checksums in [`checksum`](self::checksum).
+//! TCP headers (RFC 9293 3.1); options are in [`options`].
 //!
 //! ```text
 //!  0                   1                   2                   3
