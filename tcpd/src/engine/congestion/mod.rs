@@ -1,0 +1,189 @@
+//! Congestion control: how much may be in flight, behind one trait.
+//!
+//! The state lies in the record ([`Congestion`]): window, threshold and an area whose meaning is
+//! each algorithm's own. An algorithm is therefore a unit struct, and choosing one is a number.
+//! What is lost and what is in flight is not decided here but in [`super::recovery`].
+
+pub mod newreno;
+
+use super::seq::Offset;
+use abi::Nanos;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `ssthresh` before the first loss: no limit.
+pub const SSTHRESH_INFINITE: u32 = u32::MAX;
+
+/// The algorithms, by the number in the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Algorithm {
+    /// RFC 5681 with byte counting.
+    NewReno = 0,
+}
+
+impl Algorithm {
+    /// From a record's number; anything unknown is NewReno.
+    #[must_use]
+    pub const fn from_word(_word: u32) -> Self {
+        Self::NewReno
+    }
+
+    /// By the name that `TCP_CONGESTION` takes; "reno" is Linux's name for NewReno.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "newreno" | "reno" => Some(Self::NewReno),
+            _ => None,
+        }
+    }
+
+    /// The implementation.
+    #[must_use]
+    pub fn control(self) -> &'static dyn CongestionControl {
+        match self {
+            Self::NewReno => &newreno::NewReno,
+        }
+    }
+}
+
+/// An acknowledgement of new data outside of fast recovery.
+#[derive(Debug, Clone, Copy)]
+pub struct AckEvent {
+    /// Now.
+    pub now: Nanos,
+    /// Bytes newly acknowledged, selectively or not.
+    pub acked: u32,
+    /// A measurement, if the acknowledgement gave one.
+    pub rtt: Option<Nanos>,
+    /// Payload of a full segment.
+    pub mss: u32,
+    /// Bytes in flight before the acknowledgement.
+    pub in_flight: u32,
+}
+
+/// An algorithm. It may change `cwnd`, `ssthresh` and its area, nothing else.
+pub trait CongestionControl: Sync {
+    /// The name that `TCP_CONGESTION` shows.
+    fn name(&self) -> &'static str;
+
+    /// A connection begins, or changes to this algorithm: sets up the area.
+    fn init(&self, cc: &mut Congestion);
+
+    /// New data was acknowledged, and the sender made use of its window.
+    fn on_ack(&self, cc: &mut Congestion, event: &AckEvent);
+
+    /// Loss: the threshold to go on from (RFC 5681 equation 4), with `in_flight` bytes out.
+    fn on_loss(&self, cc: &mut Congestion, now: Nanos, in_flight: u32, mss: u32) -> u32;
+
+    /// Recovery is over; `cwnd` is at `ssthresh`.
+    fn on_recovered(&self, cc: &mut Congestion, now: Nanos);
+
+    /// A retransmission timeout; `cwnd` is about to be one segment.
+    fn on_timeout(&self, cc: &mut Congestion, now: Nanos);
+}
+
+/// A connection's congestion state. 128 bytes of a record.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Congestion {
+    /// See [`Algorithm`].
+    pub algorithm: u32,
+    /// Congestion window in bytes.
+    pub cwnd: u32,
+    /// Slow-start threshold in bytes.
+    pub ssthresh: u32,
+    /// Most bytes in flight during the present round.
+    pub max_in_flight: u32,
+    /// 1 if the congestion window held something back during the present round.
+    pub cwnd_limited: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The present round ends when this offset is acknowledged.
+    pub round_end: Offset,
+    /// The algorithm's own.
+    pub area: [u64; 12],
+}
+
+impl Congestion {
+    /// The algorithm.
+    #[must_use]
+    pub fn control(&self) -> &'static dyn CongestionControl {
+        Algorithm::from_word(self.algorithm).control()
+    }
+
+    /// Chooses `algorithm`; window and threshold stay.
+    pub fn choose(&mut self, algorithm: Algorithm) {
+        self.algorithm = algorithm as u32;
+        self.area = [0; 12];
+        algorithm.control().init(self);
+    }
+
+    /// The handshake is over: the initial window (RFC 6928: ten segments, at most 14,600 bytes
+    /// or two segments).
+    pub fn start(&mut self, mss: u32, segments: u32) {
+        self.cwnd = initial_window(mss, segments);
+        self.ssthresh = SSTHRESH_INFINITE;
+        self.round_end = 0;
+    }
+
+    /// Whether `cwnd` is below the threshold.
+    #[must_use]
+    pub const fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
+    }
+
+    /// Output notes what is in flight, and whether the window held more back.
+    pub fn note_output(&mut self, una: Offset, next: Offset, in_flight: u32, limited: bool) {
+        if una >= self.round_end {
+            self.round_end = next;
+            self.max_in_flight = in_flight;
+            self.cwnd_limited = u32::from(limited);
+        } else {
+            self.max_in_flight = self.max_in_flight.max(in_flight);
+            self.cwnd_limited |= u32::from(limited);
+        }
+    }
+
+    /// RFC 7661 1: a window that was not used must not grow. In slow start twice what was in
+    /// flight is allowed, as the next flight may use it.
+    #[must_use]
+    pub const fn may_grow(&self) -> bool {
+        self.cwnd_limited != 0
+            || (self.in_slow_start() && self.cwnd < self.max_in_flight.saturating_mul(2))
+    }
+
+    /// RFC 5681 4.1: after an idle period of more than a timeout the window restarts.
+    pub fn restart_after_idle(&mut self, mss: u32, segments: u32) {
+        self.cwnd = self.cwnd.min(initial_window(mss, segments));
+    }
+}
+
+/// RFC 6928 2.
+fn initial_window(mss: u32, segments: u32) -> u32 {
+    (segments * mss).min((1_460 * segments).max(2 * mss))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // RFC 6928 2.
+    #[test]
+    fn the_initial_window_is_ten_segments() {
+        assert_eq!(initial_window(1448, 10), 14_480);
+        assert_eq!(initial_window(9000, 10), 18_000);
+        assert_eq!(initial_window(536, 10), 5_360);
+    }
+
+    #[test]
+    fn an_unused_window_does_not_grow() {
+        let mut cc = Congestion::default();
+        cc.start(1000, 10);
+        cc.note_output(10, 3010, 3000, false);
+        assert!(!cc.may_grow());
+        cc.note_output(10, 9010, 9000, false);
+        assert!(cc.may_grow());
+        cc.note_output(9010, 10_010, 1000, true);
+        assert!(cc.may_grow());
+    }
+}

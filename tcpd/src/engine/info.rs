@@ -1,0 +1,182 @@
+//! `TCP_INFO` in Linux's layout (`struct tcp_info`, 248 bytes).
+
+use super::config::MILLISECOND;
+use super::options;
+use super::recovery::Phase;
+use super::tcb::Tcb;
+use super::timers::Timer;
+use super::{ConnId, Engine};
+use abi::Nanos;
+use zerocopy::{Immutable, IntoBytes, KnownLayout};
+
+/// Linux's `struct tcp_info`. Times are microseconds unless named otherwise; sizes that Linux
+/// counts in segments are in segments.
+#[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+#[expect(missing_docs, reason = "named after Linux's fields")]
+pub struct TcpInfo {
+    pub state: u8,
+    pub ca_state: u8,
+    pub retransmits: u8,
+    pub probes: u8,
+    pub backoff: u8,
+    /// Bit 0: timestamps, 1: SACK, 2: window scale.
+    pub options: u8,
+    /// Low nibble: send scale; high nibble: receive scale.
+    pub wscale: u8,
+    pub delivery_rate_app_limited: u8,
+    pub rto: u32,
+    pub ato: u32,
+    pub snd_mss: u32,
+    pub rcv_mss: u32,
+    pub unacked: u32,
+    pub sacked: u32,
+    pub lost: u32,
+    pub retrans: u32,
+    pub fackets: u32,
+    pub last_data_sent_ms: u32,
+    pub last_ack_sent_ms: u32,
+    pub last_data_recv_ms: u32,
+    pub last_ack_recv_ms: u32,
+    pub pmtu: u32,
+    pub rcv_ssthresh: u32,
+    pub rtt: u32,
+    pub rttvar: u32,
+    pub snd_ssthresh: u32,
+    pub snd_cwnd: u32,
+    pub advmss: u32,
+    pub reordering: u32,
+    pub rcv_rtt: u32,
+    pub rcv_space: u32,
+    pub total_retrans: u32,
+    pub pacing_rate: u64,
+    pub max_pacing_rate: u64,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub segs_out: u32,
+    pub segs_in: u32,
+    pub notsent_bytes: u32,
+    pub min_rtt: u32,
+    pub data_segs_in: u32,
+    pub data_segs_out: u32,
+    pub delivery_rate: u64,
+    pub busy_time: u64,
+    pub rwnd_limited: u64,
+    pub sndbuf_limited: u64,
+    pub delivered: u32,
+    pub delivered_ce: u32,
+    pub bytes_sent: u64,
+    pub bytes_retrans: u64,
+    pub dsack_dups: u32,
+    pub reord_seen: u32,
+    pub rcv_ooopack: u32,
+    pub snd_wnd: u32,
+    pub rcv_wnd: u32,
+    pub rehash: u32,
+    pub total_rto: u16,
+    pub total_rto_recoveries: u16,
+    pub total_rto_time: u32,
+}
+
+fn micros(t: Nanos) -> u32 {
+    u32::try_from(t / 1_000).unwrap_or(u32::MAX)
+}
+
+fn millis_since(now: Nanos, then: Nanos) -> u32 {
+    u32::try_from(now.saturating_sub(then) / MILLISECOND).unwrap_or(u32::MAX)
+}
+
+fn low(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+impl Engine {
+    /// The present state of a connection, as `getsockopt(TCP_INFO)` shows it.
+    #[must_use]
+    pub fn info(&self, now: Nanos, id: ConnId) -> Option<TcpInfo> {
+        self.record(id).map(|tcb| TcpInfo::of(tcb, now))
+    }
+}
+
+impl TcpInfo {
+    /// From a record.
+    #[must_use]
+    pub fn of(tcb: &Tcb, now: Nanos) -> Self {
+        let n = &tcb.negotiated;
+        let mss = tcb.mss().max(1);
+        let segments = |bytes: u64| low(bytes.div_ceil(u64::from(mss)));
+        let lost = tcb.sacked.missing(tcb.snd_una, tcb.lost_end());
+        let sent = tcb.snd_nxt.saturating_sub(super::seq::DATA_OFFSET);
+        let persisting = tcb.deadlines.is_armed(Timer::Persist);
+        Self {
+            state: tcb.state().linux(),
+            ca_state: match tcb.recovery.phase() {
+                Phase::Open => 0,
+                Phase::Recovery => 3,
+                Phase::Loss => 4,
+            },
+            retransmits: u8::try_from(tcb.recovery.retries).unwrap_or(u8::MAX),
+            probes: u8::try_from(if persisting {
+                tcb.counters.persist_probes
+            } else {
+                tcb.counters.keep_probes
+            })
+            .unwrap_or(u8::MAX),
+            backoff: u8::try_from(tcb.rtt.backoff).unwrap_or(u8::MAX),
+            options: u8::from(n.has(options::flag::TIMESTAMPS))
+                | u8::from(n.has(options::flag::SACK)) << 1
+                | u8::from(n.has(options::flag::SCALING)) << 2,
+            wscale: n.snd_scale | n.rcv_scale << 4,
+            rto: micros(tcb.rtt.rto),
+            ato: 40_000,
+            snd_mss: mss,
+            rcv_mss: tcb.rcv_mss,
+            unacked: segments(tcb.flight()),
+            sacked: segments(tcb.sacked.bytes(tcb.snd_una)),
+            lost: segments(lost),
+            retrans: segments(
+                tcb.sacked
+                    .missing(tcb.snd_una, tcb.recovery.high_rxt.min(tcb.lost_end())),
+            ),
+            last_data_sent_ms: millis_since(now, tcb.last_sent_at),
+            last_data_recv_ms: millis_since(now, tcb.last_recv_at),
+            last_ack_recv_ms: millis_since(now, tcb.last_recv_at),
+            pmtu: u32::from(n.path_mss) + u32::from(options::headers(tcb.local.family)),
+            rcv_ssthresh: tcb.opts.rcv_buf,
+            rtt: micros(tcb.rtt.srtt),
+            rttvar: micros(tcb.rtt.rttvar),
+            snd_ssthresh: if tcb.cc.ssthresh == u32::MAX {
+                0x7fff_ffff
+            } else {
+                tcb.cc.ssthresh / mss
+            },
+            snd_cwnd: tcb.cc.cwnd / mss,
+            advmss: u32::from(n.advertised_mss),
+            reordering: tcb.recovery.threshold(),
+            rcv_space: tcb.opts.rcv_buf,
+            total_retrans: tcb.counters.retrans,
+            pacing_rate: u64::MAX,
+            max_pacing_rate: u64::MAX,
+            bytes_acked: tcb.acked_upto(),
+            bytes_received: tcb.received_upto(),
+            segs_out: tcb.counters.segs_out,
+            segs_in: tcb.counters.segs_in,
+            notsent_bytes: low(tcb.data_end().saturating_sub(tcb.snd_nxt)),
+            min_rtt: micros(tcb.rtt.min_rtt),
+            data_segs_in: tcb.counters.data_segs_in,
+            data_segs_out: tcb.counters.data_segs_out,
+            delivered: segments(tcb.acked_upto()),
+            bytes_sent: sent + tcb.counters.bytes_retrans,
+            bytes_retrans: tcb.counters.bytes_retrans,
+            dsack_dups: tcb.counters.dsacks,
+            reord_seen: u32::from(tcb.recovery.reordering > 0),
+            rcv_ooopack: tcb.counters.out_of_order,
+            snd_wnd: tcb.snd_wnd,
+            rcv_wnd: low(tcb.rcv_adv.saturating_sub(tcb.rcv_nxt)),
+            total_rto: u16::try_from(tcb.counters.timeouts).unwrap_or(u16::MAX),
+            ..Self::default()
+        }
+    }
+}
+
+const _: () = assert!(size_of::<TcpInfo>() == 248);

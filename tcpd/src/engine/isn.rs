@@ -1,0 +1,88 @@
+//! Numbers that a stranger must not guess: initial sequence numbers (RFC 6528), port offsets
+//! (RFC 6056) and timestamp offsets (RFC 7323 5.4), all SipHash with the stack's secret.
+//!
+//! The secret is kept across restarts and the clock is the kernel's, so a restarted engine goes
+//! on with the same sequences.
+
+use super::demux::Flow;
+use abi::{Endpoint, Nanos};
+use core::hash::{Hash, Hasher};
+use siphasher::sip::SipHasher24;
+
+/// Keyed hash of `flow` for one purpose.
+fn keyed(secret: &[u8; 16], purpose: u8, flow: &Flow) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write_u8(purpose);
+    flow.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// RFC 6528 3: a clock of 4 microseconds plus a keyed hash of the connection's ends.
+pub(crate) fn initial_sequence(secret: &[u8; 16], flow: &Flow, now: Nanos) -> u32 {
+    (keyed(secret, 1, flow) as u32).wrapping_add((now / 4_000) as u32)
+}
+
+/// RFC 6056 3.3.3 (algorithm 3): where the search for a port starts, for this destination.
+pub(crate) fn port_offset(secret: &[u8; 16], local: &Endpoint, remote: &Endpoint) -> u32 {
+    let local = Endpoint { port: 0, ..*local };
+    let flow = Flow {
+        local,
+        remote: *remote,
+    };
+    keyed(secret, 2, &flow) as u32
+}
+
+/// RFC 7323 5.4: what is added to the timestamp clock, the same for all connections between two
+/// hosts, so that timestamps grow from one to the next (RFC 6191).
+pub(crate) fn timestamp_offset(secret: &[u8; 16], flow: &Flow) -> u32 {
+    let flow = Flow {
+        local: Endpoint {
+            port: 0,
+            ..flow.local
+        },
+        remote: Endpoint {
+            port: 0,
+            ..flow.remote
+        },
+    };
+    keyed(secret, 3, &flow) as u32
+}
+
+/// Which of `n` listeners that share a port a connection goes to.
+pub(crate) fn pick(secret: &[u8; 16], flow: &Flow, n: usize) -> usize {
+    let n = n.max(1) as u64;
+    (keyed(secret, 4, flow) % n) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(port: u16) -> Flow {
+        Flow {
+            local: Endpoint::new("10.0.0.1".parse().unwrap(), port),
+            remote: Endpoint::new("10.0.0.2".parse().unwrap(), 80),
+        }
+    }
+
+    // RFC 6528 3.
+    #[test]
+    fn the_number_depends_on_ends_secret_and_time() {
+        let a = initial_sequence(&[1; 16], &flow(1), 0);
+        assert_eq!(a, initial_sequence(&[1; 16], &flow(1), 3_999));
+        assert_eq!(
+            a.wrapping_add(250_000),
+            initial_sequence(&[1; 16], &flow(1), 1_000_000_000)
+        );
+        assert_ne!(a, initial_sequence(&[1; 16], &flow(2), 0));
+        assert_ne!(a, initial_sequence(&[2; 16], &flow(1), 0));
+    }
+
+    #[test]
+    fn timestamps_of_two_hosts_share_an_offset() {
+        assert_eq!(
+            timestamp_offset(&[1; 16], &flow(1)),
+            timestamp_offset(&[1; 16], &flow(2))
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! The TCP engine: sans-IO, all sockets of one tcpd.
+//!
+//! ```text
+//!   on_segment  on_icmp_error  on_app  on_timer  calls      in, each with the time
+//!        \           |           |        |      /
+//!         +------ records (one Tcb a socket) ---+
+//!                            |
+//!                         output                            once a batch: segments are made
+//!                            |
+//!                          drain  ->  Actions               dirty records, segments, notices
+//! ```
+//!
+//! A batch of the shell: feed events; [`Engine::output`]; [`Engine::drain`]; **commit** the
+//! records named in [`Actions::dirty`] ([`Engine::record`]: `None` is a free one); and only then
+//! let out segments, publish positions, and act on notices. Killed before the commit, none of
+//! the batch has happened; killed after it, some packets were lost.
+//!
+//! Invariants (tests cite them):
+//!
+//! - E1: an engine made by [`Engine::restore`] from the last committed records goes on as if the
+//!   segments not yet let out had been lost. Nothing else is kept.
+//! - E2: `snd_una <= snd_nxt <= data_end + 1`, and what was acknowledged was sent.
+//! - E3: `rcv_nxt <= rcv_adv <= consumed + receive buffer`, and `rcv_adv` never moves back.
+//! - E4: whenever something is owed (an acknowledgement of ours or of the peer's, a window, the
+//!   end of a state) a timer is armed, or the connection is queued for output.
+//! - E5: no input makes the engine panic; what peers and applications write is checked.
+//! - E6: steady state allocates nothing: queues are reused.
+//!
+//! Everything in here is single-threaded and has no clock, no randomness and no IO of its own.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the low half of a 64-bit offset is the sequence number; lengths are below 2^31"
+)]
+
+pub mod actions;
+mod calls;
+mod close;
+pub mod config;
+pub mod congestion;
+mod conn;
+mod demux;
+pub mod error;
+pub mod events;
+mod icmp;
+pub mod info;
+mod isn;
+mod listen;
+pub mod options;
+mod output;
+mod ports;
+pub mod reassembly;
+pub mod recovery;
+mod restore;
+pub mod rtt;
+pub mod sack;
+mod segment_in;
+pub mod seq;
+mod settle;
+pub mod sockopt;
+pub mod state;
+mod stats;
+pub mod tcb;
+mod timeout;
+pub mod timers;
+mod words;
+
+pub use actions::{Actions, Notice, PayloadRef, SegmentOut};
+pub use calls::OpenParams;
+pub use config::Config;
+pub use error::{Errno, PeerFault};
+pub use events::{AppWords, Buffers, How, IcmpError, IcmpKind, Payload, Route, SegmentMeta};
+pub use info::TcpInfo;
+pub use state::State;
+pub use stats::Stats;
+pub use tcb::{Accept, TCB_LAYOUT, Tcb};
+
+use abi::Nanos;
+use conn::{Challenge, Conn, Ctx};
+use demux::Demux;
+use ports::Ports;
+use std::collections::VecDeque;
+use timers::Heap;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The number of a socket: index of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u32);
+
+impl ConnId {
+    /// No socket.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+/// Where a socket's buffers are; opaque to the engine.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SocketRef {
+    /// The session memory's region; never 0 for a session.
+    pub region: u32,
+    /// The socket's slot in it.
+    pub slot: u32,
+}
+
+impl SocketRef {
+    /// No buffers.
+    pub const NONE: Self = Self { region: 0, slot: 0 };
+}
+
+/// All sockets of one tcpd.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    slots: Vec<Option<Box<Conn>>>,
+    /// Free numbers below `slots.len()`.
+    free: Vec<u32>,
+    /// Numbers freed since the last drain.
+    freed: Vec<u32>,
+    demux: Demux,
+    ports: Ports,
+    heap: Heap,
+    /// Connections that want output.
+    queue: VecDeque<ConnId>,
+    /// Connections in TIME_WAIT that nobody holds, oldest first, with their generation.
+    time_wait: VecDeque<(ConnId, u32)>,
+    actions: Actions,
+    stats: Stats,
+    challenge: Challenge,
+    next_generation: u32,
+    next_accept: u64,
+    /// RFC 6056 algorithm 3's counter.
+    port_counter: u32,
+}
+
+impl Engine {
+    /// An engine without sockets.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            freed: Vec::new(),
+            demux: Demux::new(config.secret),
+            ports: Ports::default(),
+            heap: Heap::default(),
+            queue: VecDeque::new(),
+            time_wait: VecDeque::new(),
+            actions: Actions::default(),
+            stats: Stats::default(),
+            challenge: Challenge::default(),
+            next_generation: 1,
+            next_accept: 1,
+            port_counter: 0,
+            config,
+        }
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The record of `id`; `None` when it is free.
+    #[must_use]
+    pub fn record(&self, id: ConnId) -> Option<&Tcb> {
+        self.conn(id).map(|conn| &conn.tcb)
+    }
+
+    /// All sockets.
+    pub fn records(&self) -> impl Iterator<Item = (ConnId, &Tcb)> {
+        self.slots.iter().flatten().map(|conn| (conn.id, &conn.tcb))
+    }
+
+    /// When [`Engine::on_timer`] should be called next. May be earlier than anything is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.heap.peek().map(|(at, _)| at)
+    }
+
+    /// Whether [`Engine::output`] has something to do.
+    #[must_use]
+    pub fn wants_output(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Makes the segments that are due, at most about `budget` of them (64 KiB units count as
+    /// one). Called once for each batch, after its events. Returns whether it stopped for the
+    /// budget's sake.
+    pub fn output(&mut self, now: Nanos, budget: usize) -> bool {
+        let mut left = budget;
+        // Each connection once: what a turn puts back in the queue waits for the next batch.
+        for _ in 0..self.queue.len() {
+            if left == 0 {
+                return true;
+            }
+            let Some(id) = self.queue.pop_front() else {
+                break;
+            };
+            let more = self.step(id, now, |conn, ctx| {
+                conn.rt.queued = false;
+                output::transmit(conn, ctx, &mut left)
+            });
+            if more == Some(true)
+                && let Some(conn) = self.conn_mut(id)
+                && !conn.rt.queued
+            {
+                conn.rt.queued = true;
+                self.queue.push_back(id);
+            }
+        }
+        left == 0 && !self.queue.is_empty()
+    }
+
+    /// Hands over everything since the last drain, in exchange for an empty `into` (it is
+    /// cleared), so that two sets of vectors serve forever.
+    pub fn drain(&mut self, into: &mut Actions) {
+        self.recycle();
+        into.clear();
+        core::mem::swap(&mut self.actions, into);
+        for &id in &into.dirty {
+            if let Some(conn) = self.conn_mut(id) {
+                conn.rt.dirty = false;
+                conn.rt.noticed_rx = false;
+                conn.rt.noticed_tx = false;
+            }
+        }
+        self.free.append(&mut self.freed);
+    }
+
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.slots.get(id.0 as usize)?.as_deref()
+    }
+
+    fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.slots.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// Runs `f` on a socket, then settles what follows from it for the rest of the engine.
+    fn step<R>(
+        &mut self,
+        id: ConnId,
+        now: Nanos,
+        f: impl FnOnce(&mut Conn, &mut Ctx<'_>) -> R,
+    ) -> Option<R> {
+        let conn = self.slots.get_mut(id.0 as usize)?.as_deref_mut()?;
+        let mut ctx = Ctx {
+            now,
+            config: &self.config,
+            actions: &mut self.actions,
+            stats: &mut self.stats,
+            challenge: &mut self.challenge,
+        };
+        let result = f(conn, &mut ctx);
+        self.settle(id, now);
+        Some(result)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Which data may leave: retransmissions, new data, the FIN.
+
+use super::build;
+use super::{arm_retransmit, has_work};
+use crate::engine::config::Config;
+use crate::engine::conn::{Conn, Ctx};
+use crate::engine::recovery::Phase;
+use crate::engine::seq::clamp;
+use crate::engine::sockopt;
+use crate::engine::state::State;
+use crate::engine::tcb::{Tcb, flag};
+use crate::engine::timers::Timer;
+
+/// Payload of a full segment now: SACK blocks take their part.
+fn segment_size(conn: &Conn) -> u32 {
+    conn.tcb.mss().saturating_sub(build::sack_len(conn)).max(1)
+}
+
+/// Payload of the largest unit: as many full segments as the device below takes at once.
+fn unit_size(config: &Config, mss: u32) -> u32 {
+    if config.max_gso >= 2 * mss {
+        config.max_gso / mss * mss
+    } else {
+        mss
+    }
+}
+
+/// Sends lost holes again as far as the congestion window allows. Returns whether the budget
+/// ended it.
+pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -> bool {
+    let mss = segment_size(conn);
+    let unit = unit_size(ctx.config, mss);
+    if core::mem::take(&mut conn.rt.rexmit_now)
+        && let Some((start, end)) = conn.tcb.first_hole()
+    {
+        let end = end.min(start + u64::from(mss));
+        build::again(conn, start, end, mss, ctx);
+        conn.tcb.note_retransmit(start, end);
+        *budget = budget.saturating_sub(1);
+    }
+    let mut limited = false;
+    while let Some((start, hole_end)) = conn.tcb.next_lost() {
+        if *budget == 0 {
+            return true;
+        }
+        let tcb = &conn.tcb;
+        let room = tcb.cc.cwnd.saturating_sub(tcb.pipe());
+        let mut len = clamp(hole_end - start).min(unit);
+        if room < len.min(mss) {
+            limited = true;
+            break;
+        }
+        if room < len {
+            len = room - room % mss;
+            limited = true;
+        }
+        // A window that shrank since: only the first segment may probe it (RFC 9293 3.8.6).
+        let window = clamp(tcb.snd_limit().saturating_sub(start));
+        if window < len {
+            if start == tcb.snd_una {
+                len = len.min(mss);
+            } else if window >= mss {
+                len = window - window % mss;
+            } else {
+                break;
+            }
+        }
+        let end = start + u64::from(len);
+        build::again(conn, start, end, mss, ctx);
+        conn.tcb.note_retransmit(start, end);
+        *budget -= 1;
+        if !conn.tcb.deadlines.is_armed(Timer::Retransmit) {
+            arm_retransmit(&mut conn.tcb, ctx);
+        }
+    }
+    if limited {
+        let pipe = conn.tcb.pipe();
+        let (una, nxt) = (conn.tcb.snd_una, conn.tcb.snd_nxt);
+        conn.tcb.cc.note_output(una, nxt, pipe, true);
+    }
+    false
+}
+
+/// Why new data stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// The congestion window is full.
+    Congestion,
+    /// The peer's window is full, or so nearly that using the rest would be silly.
+    Window,
+    /// Nagle or cork waits for more.
+    Small,
+}
+
+/// How much new data may leave in the next unit.
+fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
+    let tcb = &conn.tcb;
+    let avail = tcb.data_end().saturating_sub(tcb.snd_nxt);
+    let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
+    let room = u64::from(tcb.cc.cwnd.saturating_sub(tcb.pipe()));
+    let len = clamp(avail.min(window).min(room)).min(unit);
+    let whole = u64::from(len) == avail;
+    if whole && (len.is_multiple_of(mss) || may_send_small(conn)) {
+        return Ok(len);
+    }
+    // Only full segments, unless this is the end of what there is.
+    if len >= mss {
+        return Ok(len - len % mss);
+    }
+    if whole {
+        return Err(Held::Small);
+    }
+    if window <= room {
+        // RFC 9293 3.8.6.2.1: less than a segment only if it is half of what the peer ever
+        // offered, or after the override timer.
+        let worth = len > 0 && (conn.rt.push_now || len >= tcb.max_wnd / 2);
+        return if worth { Ok(len) } else { Err(Held::Window) };
+    }
+    if tcb.flight() == 0 && len > 0 {
+        return Ok(len);
+    }
+    Err(Held::Congestion)
+}
+
+/// RFC 9293 3.7.4 (Nagle), in Minshall's variant: one small segment may be unacknowledged.
+fn may_send_small(conn: &Conn) -> bool {
+    let tcb = &conn.tcb;
+    let o = &tcb.opts;
+    if conn.rt.push_now || tcb.has(flag::FIN_QUEUED) || tcb.snd_up > tcb.snd_nxt {
+        return true;
+    }
+    if o.has(sockopt::flag::CORK) {
+        return false;
+    }
+    o.has(sockopt::flag::NODELAY) || tcb.snd_sml <= tcb.snd_una
+}
+
+/// Sends new data and the FIN. Returns whether the budget ended it.
+pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -> bool {
+    if !has_work(&conn.tcb) {
+        return false;
+    }
+    restart_after_idle(conn, ctx);
+    let mss = segment_size(conn);
+    let mut unit = unit_size(ctx.config, mss);
+    if conn.tcb.snd_up > conn.tcb.snd_nxt {
+        // The urgent pointer is relative to its segment's start: no merged ones.
+        unit = mss;
+    }
+    let mut held = None;
+    loop {
+        let tcb = &conn.tcb;
+        let avail = tcb.data_end().saturating_sub(tcb.snd_nxt);
+        let fin_due = tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent();
+        if avail == 0 && !fin_due {
+            break;
+        }
+        if *budget == 0 {
+            return true;
+        }
+        let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
+        let len = if avail == 0 {
+            // The FIN takes a number of the window too.
+            if window == 0 {
+                held = Some(Held::Window);
+                break;
+            }
+            0
+        } else {
+            match next_len(conn, mss, unit) {
+                Ok(0) => {
+                    held = Some(Held::Window);
+                    break;
+                }
+                Ok(len) => len,
+                Err(why) => {
+                    held = Some(why);
+                    break;
+                }
+            }
+        };
+        let fin = fin_due && u64::from(len) == avail && window > u64::from(len);
+        send_unit(conn, ctx, len, mss, fin);
+        *budget -= 1;
+    }
+    after_sending(conn, ctx, held);
+    false
+}
+
+fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) {
+    let start = conn.tcb.snd_nxt;
+    let data_end = start + u64::from(len);
+    let end = data_end + u64::from(fin);
+    build::fresh(conn, start, end, mss, ctx);
+    let tcb = &mut conn.tcb;
+    if tcb.flight() == 0 {
+        tcb.progress_at = ctx.now;
+    }
+    tcb.snd_nxt = end;
+    tcb.last_sent_at = ctx.now;
+    if !len.is_multiple_of(mss) {
+        tcb.snd_sml = data_end;
+    }
+    tcb.rtt.start(ctx.now, end);
+    if tcb.recovery.phase() == Phase::Recovery {
+        tcb.recovery.prr_out = tcb.recovery.prr_out.saturating_add(len);
+    }
+    if !tcb.deadlines.is_armed(Timer::Retransmit) {
+        arm_retransmit(tcb, ctx);
+    } else if tcb.deadlines.is_armed(Timer::TailProbe) || tcb.recovery.probe_end == 0 {
+        super::arm_tail_probe(tcb, ctx);
+    }
+}
+
+/// RFC 5681 4.1.
+fn restart_after_idle(conn: &mut Conn, ctx: &Ctx<'_>) {
+    let mss = conn.tcb.mss();
+    let tcb = &mut conn.tcb;
+    if tcb.flight() == 0
+        && tcb.last_sent_at != 0
+        && ctx.now.saturating_sub(tcb.last_sent_at) > tcb.rtt.timeout(ctx.config)
+    {
+        tcb.cc.restart_after_idle(mss, ctx.config.initial_window);
+    }
+}
+
+/// Window accounting, and a timer where no acknowledgement will come.
+fn after_sending(conn: &mut Conn, ctx: &Ctx<'_>, held: Option<Held>) {
+    let tcb = &mut conn.tcb;
+    let pipe = tcb.pipe();
+    tcb.cc.note_output(
+        tcb.snd_una,
+        tcb.snd_nxt,
+        pipe,
+        held == Some(Held::Congestion),
+    );
+    // RFC 9293 3.8.6.1 and the override of 3.8.6.2.1; a cork opens after the same time (Linux:
+    // 200 ms).
+    if held.is_some() && tcb.flight() == 0 && !tcb.deadlines.is_armed(Timer::Persist) {
+        let wait = match held {
+            Some(Held::Small) => ctx.config.rto_min,
+            _ => tcb.rtt.timeout(ctx.config),
+        };
+        tcb.deadlines.arm(Timer::Persist, ctx.now + wait);
+    }
+}
+
+/// RFC 8985 7.3, with what was sent before: the last segment, or the first hole if the peer
+/// showed one.
+pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
+    let mss = segment_size(conn);
+    let tcb = &conn.tcb;
+    if tcb.flight() == 0 || !can_probe(tcb) {
+        return;
+    }
+    let (start, end) = if tcb.sacked.is_empty() {
+        let start = tcb.snd_nxt - tcb.flight().min(u64::from(mss));
+        (start, tcb.snd_nxt)
+    } else {
+        let Some((start, end)) = tcb.first_hole() else {
+            return;
+        };
+        (start, end.min(start + u64::from(mss)))
+    };
+    build::again(conn, start, end, mss, ctx);
+    let tcb = &mut conn.tcb;
+    tcb.rtt.spoil(start);
+    tcb.recovery.probe_end = tcb.snd_nxt;
+    // RFC 8985 7.3: the timeout counts from the probe.
+    arm_retransmit(tcb, ctx);
+}
+
+fn can_probe(tcb: &Tcb) -> bool {
+    tcb.recovery.phase() == Phase::Open && tcb.state() != State::Closed
+}

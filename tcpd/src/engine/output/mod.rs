@@ -1,0 +1,104 @@
+//! Output: once a batch, for each connection that has something to send.
+//!
+//! ```text
+//!   SYN states          SYN or SYN,ACK
+//!   then                what is lost  ->  new data, FIN  ->  probe  ->  a bare ACK if still owed
+//! ```
+//!
+//! Any segment carries the acknowledgement, so that a whole batch costs at most one bare ACK.
+//! What keeps data back (window, congestion window, Nagle) is decided in [`data`]; how a segment
+//! looks in [`build`].
+
+pub(crate) mod build;
+mod data;
+
+use super::conn::{Conn, Ctx, Probe};
+use super::recovery::Phase;
+use super::state::State;
+use super::tcb::{Tcb, flag};
+use super::timers::Timer;
+
+/// Whether there is unsent or lost data, or an unsent FIN; whether it may leave is another
+/// question.
+pub(crate) fn has_work(tcb: &Tcb) -> bool {
+    tcb.data_end() > tcb.snd_nxt
+        || (tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent())
+        || tcb.next_lost().is_some()
+}
+
+/// Makes the segments of one connection. Returns whether it stopped for the budget's sake.
+pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -> bool {
+    let state = conn.tcb.state();
+    let mut more = false;
+    match state {
+        State::Closed | State::Listen => {
+            conn.rt.ack_now = false;
+            conn.rt.rexmit_now = false;
+            conn.rt.push_now = false;
+            conn.rt.probe = Probe::None;
+        }
+        State::SynSent | State::SynReceived => {
+            conn.rt.rexmit_now = false;
+            conn.rt.push_now = false;
+            if conn.rt.syn_now {
+                build::syn(conn, ctx);
+                *budget = budget.saturating_sub(1);
+            }
+        }
+        _ => {
+            conn.rt.syn_now = false;
+            if state.can_transmit() {
+                more = data::retransmit(conn, ctx, budget) || data::send_new(conn, ctx, budget);
+                conn.rt.push_now &= more;
+            } else {
+                conn.rt.rexmit_now = false;
+                conn.rt.push_now = false;
+            }
+            match core::mem::take(&mut conn.rt.probe) {
+                Probe::None => {}
+                Probe::Window => build::window_probe(conn, ctx),
+                Probe::Tail => data::tail_probe(conn, ctx),
+            }
+        }
+    }
+    if conn.rt.ack_now && state != State::SynSent {
+        build::ack(conn, ctx);
+        *budget = budget.saturating_sub(1);
+    }
+    more
+}
+
+/// RFC 6298 5.1, 5.3: (re)starts the retransmission timer, and the probe for the tail.
+pub(crate) fn arm_retransmit(tcb: &mut Tcb, ctx: &Ctx<'_>) {
+    let at = ctx.now + tcb.rtt.timeout(ctx.config);
+    tcb.deadlines.arm(Timer::Retransmit, at);
+    arm_tail_probe(tcb, ctx);
+}
+
+/// RFC 8985 7.2: in normal operation, two round-trip times after the last news, the end of the
+/// flight is sent again, so that the loss of a tail shows without a timeout.
+pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
+    tcb.deadlines.stop(Timer::TailProbe);
+    if tcb.recovery.phase() != Phase::Open
+        || tcb.rtt.srtt == 0
+        || tcb.rtt.backoff > 0
+        || tcb.recovery.probe_end != 0
+        || tcb.flight() == 0
+        || !tcb.negotiated.has(super::options::flag::SACK)
+    {
+        return;
+    }
+    let mut wait = 2 * tcb.rtt.srtt + 2 * super::config::MILLISECOND;
+    if tcb.flight() <= u64::from(tcb.mss()) {
+        // One segment: the peer may hold its acknowledgement back.
+        wait += ctx.config.rto_min;
+    }
+    let at = ctx.now + wait;
+    if tcb
+        .deadlines
+        .get(Timer::Retransmit)
+        .is_some_and(|rto| at < rto)
+    {
+        tcb.deadlines.arm(Timer::TailProbe, at);
+    }
+}

@@ -1,0 +1,1 @@
+//! Recovery on single records.

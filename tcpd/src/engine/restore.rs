@@ -1,0 +1,105 @@
+//! Making an engine from committed records, after the last one died.
+//!
+//! Everything that is not in the records follows from them: table, ports, queues, timers. What
+//! the dead engine had still meant to send without a record of it (an acknowledgement, a probe)
+//! is a lost packet, with two kindnesses: an acknowledgement that is owed leaves at once, and a
+//! connection with data in flight sends a probe soon instead of waiting for its timeout.
+
+use super::conn::Conn;
+use super::recovery::Phase;
+use super::seq::SYN_OFFSET;
+use super::state::State;
+use super::tcb::{Accept, Tcb, flag};
+use super::timers::Timer;
+use super::{Config, ConnId, Engine};
+use abi::Nanos;
+
+/// How soon a connection with data in flight makes itself heard: what was let out and what was
+/// not is unknown.
+const PROBE_AFTER: Nanos = 2 * super::config::MILLISECOND;
+
+impl Engine {
+    /// An engine that goes on from `records`, the last committed ones. Records that make no
+    /// sense or contradict each other are refused; their numbers are put in `refused`, to be
+    /// cleared by the caller.
+    pub fn restore(
+        config: Config,
+        now: Nanos,
+        records: impl IntoIterator<Item = (ConnId, Tcb)>,
+        refused: &mut Vec<ConnId>,
+    ) -> Self {
+        let mut engine = Self::new(config);
+        for (id, tcb) in records {
+            if !engine.adopt(id, tcb) {
+                engine.stats.records_refused += 1;
+                refused.push(id);
+            }
+        }
+        let mut ids: Vec<ConnId> = Vec::with_capacity(engine.slots.len());
+        for (index, slot) in engine.slots.iter().enumerate() {
+            match slot {
+                Some(conn) => ids.push(conn.id),
+                None => engine.free.push(index as u32),
+            }
+        }
+        // Oldest TIME_WAIT first: they are listed in the order in which they end.
+        ids.sort_by_key(|&id| {
+            engine
+                .record(id)
+                .and_then(|tcb| tcb.deadlines.get(Timer::Linger))
+        });
+        for id in ids {
+            engine.step(id, now, |conn, _| conn.resume(now));
+        }
+        engine.announce_ready();
+        engine
+    }
+
+    fn adopt(&mut self, id: ConnId, tcb: Tcb) -> bool {
+        if !tcb.is_valid() || id.0 >= self.config.capacity || self.record(id).is_some() {
+            return false;
+        }
+        let index = id.0 as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some(Box::new(Conn::new(id, tcb)));
+        }
+        if tcb.state().has_peer() && !self.register(id) {
+            if let Some(slot) = self.slots.get_mut(index) {
+                *slot = None;
+            }
+            return false;
+        }
+        if tcb.has(flag::BOUND) {
+            self.ports.grant(super::calls::claim(id, &tcb));
+        }
+        self.next_generation = self.next_generation.max(tcb.generation.wrapping_add(1));
+        self.next_accept = self.next_accept.max(tcb.accept_seq.wrapping_add(1));
+        true
+    }
+}
+
+impl Conn {
+    /// What the dead engine would have done next.
+    fn resume(&mut self, now: Nanos) {
+        let tcb = &mut self.tcb;
+        let state = tcb.state();
+        if !state.is_synchronized() {
+            // A child whose listener's record was refused.
+            if tcb.accept() == Accept::Embryonic && tcb.parent().is_none() {
+                self.set_state(State::Closed);
+            }
+            return;
+        }
+        if tcb.rcv_nxt > tcb.last_ack_sent && tcb.last_ack_sent >= SYN_OFFSET {
+            self.rt.ack_now = true;
+        }
+        if tcb.flight() > 0 && tcb.recovery.phase() == Phase::Open && state.can_transmit() {
+            tcb.recovery.probe_end = 0;
+            tcb.deadlines
+                .arm(Timer::TailProbe, now + tcb.rtt.srtt + PROBE_AFTER);
+        }
+    }
+}

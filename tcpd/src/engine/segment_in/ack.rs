@@ -1,0 +1,185 @@
+//! The acknowledgement of a segment: window, scoreboard, measurement, recovery, and what the
+//! acknowledgement of our FIN means.
+
+use super::Segment;
+use crate::engine::conn::{Conn, Ctx};
+use crate::engine::options;
+use crate::engine::output;
+use crate::engine::recovery::Acked;
+use crate::engine::seq::{Offset, extend};
+use crate::engine::state::State;
+use crate::engine::timers::Timer;
+
+impl Conn {
+    /// RFC 9293 3.10.7.4, fifth. The acknowledgement is at most `snd_nxt`; an old one still may
+    /// carry news in its SACK blocks.
+    pub(super) fn process_ack(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
+        let una = self.tcb.snd_una;
+        let flight = self.tcb.flight();
+        let mut acked = Acked {
+            prior_pipe: self.tcb.pipe(),
+            ..Acked::default()
+        };
+        let window_changed = self.update_window(segment);
+        if segment.ack > una {
+            self.advance_una(segment, &mut acked, ctx);
+        }
+        let news = self.take_sack_blocks(segment, &mut acked);
+        acked.delivered += news;
+        // RFC 5681 2: what a duplicate acknowledgement is. With SACK, only news counts, so that
+        // window updates and probes are not mistaken for it (RFC 6675 2).
+        acked.duplicate = segment.ack == una
+            && flight > 0
+            && if self.tcb.negotiated.has(options::flag::SACK) {
+                news > 0
+            } else {
+                segment.len() == 0 && !window_changed
+            };
+        if flight > 0 {
+            let again = self.tcb.recover(ctx.now, &acked);
+            self.rt.rexmit_now |= again;
+        }
+        if acked.cumulative > 0 {
+            self.rearm_after_progress(ctx);
+            self.notice_acked(ctx);
+            self.on_fin_acked(ctx);
+        } else if acked.duplicate && self.tcb.deadlines.is_armed(Timer::TailProbe) {
+            output::arm_tail_probe(&mut self.tcb, ctx);
+        }
+    }
+
+    /// RFC 9293 3.10.7.4: SND.WND from the newest segment. Of segments that are equally new only
+    /// a larger window counts, so that a reordered one does not shrink it.
+    fn update_window(&mut self, segment: &Segment<'_>) -> bool {
+        let tcb = &mut self.tcb;
+        if segment.ack < tcb.snd_una {
+            return false;
+        }
+        let window = u32::from(segment.repr.window) << tcb.negotiated.snd_scale;
+        let newer = tcb.snd_wl1 < segment.start
+            || (tcb.snd_wl1 == segment.start
+                && (tcb.snd_wl2 < segment.ack
+                    || (tcb.snd_wl2 == segment.ack && window > tcb.snd_wnd)));
+        if !newer {
+            return false;
+        }
+        let changed = window != tcb.snd_wnd;
+        tcb.snd_wnd = window;
+        tcb.max_wnd = tcb.max_wnd.max(window);
+        tcb.snd_wl1 = segment.start;
+        tcb.snd_wl2 = segment.ack;
+        if window > 0 {
+            tcb.deadlines.stop(Timer::Persist);
+            tcb.counters.persist_probes = 0;
+        }
+        changed
+    }
+
+    /// `snd_una` moves: the scoreboard, reordering, and the round-trip time.
+    fn advance_una(&mut self, segment: &Segment<'_>, acked: &mut Acked, ctx: &mut Ctx<'_>) {
+        let tcb = &mut self.tcb;
+        let una = tcb.snd_una;
+        acked.cumulative = segment.ack - una;
+        acked.delivered = acked.cumulative;
+        if !tcb.sacked.is_empty() {
+            // A hole below something that arrived, never sent again, and yet it arrived: late.
+            let high = tcb.sacked.high(una);
+            let from = una.max(tcb.recovery.high_rxt);
+            if let Some((start, _)) = tcb.sacked.first_hole(una, from, segment.ack.min(high)) {
+                tcb.note_reordering(high - start);
+            }
+            acked.delivered -= tcb.sacked.advance(una, segment.ack);
+        }
+        tcb.snd_una = segment.ack;
+        tcb.progress_at = ctx.now;
+        tcb.recovery.retries = 0;
+        let spoiled = tcb.rtt.timed_end == 0;
+        acked.rtt = tcb.rtt.finish(ctx.now, segment.ack);
+        if acked.rtt.is_none()
+            && spoiled
+            && tcb.negotiated.has(options::flag::TIMESTAMPS)
+            && let Some(ts) = segment.repr.options.timestamps
+        {
+            acked.rtt = tcb.negotiated.echoed_rtt(ts.tsecr, ctx.now);
+        }
+        if let Some(rtt) = acked.rtt {
+            tcb.rtt.sample(rtt, ctx.config);
+            tcb.rtt.backoff = 0;
+        }
+    }
+
+    /// RFC 6675 5 and RFC 2883 4. Returns the bytes newly reported.
+    fn take_sack_blocks(&mut self, segment: &Segment<'_>, acked: &mut Acked) -> u64 {
+        let tcb = &mut self.tcb;
+        let blocks = &segment.repr.options.sack;
+        if blocks.is_empty() || !tcb.negotiated.has(options::flag::SACK) {
+            return 0;
+        }
+        let una = tcb.snd_una;
+        let offset = |seq| -> Offset { extend(tcb.iss, una, seq) };
+        let ranges: arrayvec::ArrayVec<(Offset, Offset), 4> = blocks
+            .iter()
+            .map(|&(left, right)| (offset(left), offset(right)))
+            .collect();
+        let mut news = 0;
+        for (i, &(left, right)) in ranges.iter().enumerate() {
+            if left >= right || right > tcb.snd_nxt {
+                continue;
+            }
+            let within_next =
+                i == 0 && ranges.get(1).is_some_and(|&(l, r)| l <= left && right <= r);
+            if right <= segment.ack || (i == 0 && within_next) {
+                // RFC 2883 4: the first block repeats what is acknowledged already.
+                acked.dsack |= i == 0;
+                if i == 0 {
+                    tcb.counters.dsacks = tcb.counters.dsacks.saturating_add(1);
+                }
+                if right <= segment.ack {
+                    continue;
+                }
+            }
+            let left = left.max(una);
+            let high = tcb.sacked.high(una);
+            let late = tcb
+                .sacked
+                .first_hole(una, left.max(tcb.recovery.high_rxt), right.min(high));
+            let new = tcb.sacked.insert(una, left, right);
+            if new > 0
+                && let Some((start, _)) = late
+            {
+                tcb.note_reordering(high - start);
+            }
+            news += new;
+        }
+        news
+    }
+
+    /// RFC 6298 5.2, 5.3.
+    fn rearm_after_progress(&mut self, ctx: &mut Ctx<'_>) {
+        if self.tcb.flight() == 0 {
+            let d = &mut self.tcb.deadlines;
+            d.stop(Timer::Retransmit);
+            d.stop(Timer::TailProbe);
+        } else {
+            output::arm_retransmit(&mut self.tcb, ctx);
+        }
+    }
+
+    /// RFC 9293 3.10.7.4, fifth: our FIN is acknowledged.
+    fn on_fin_acked(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.tcb.fin_acked() {
+            return;
+        }
+        match self.tcb.state() {
+            State::FinWait1 => {
+                self.set_state(State::FinWait2);
+                if self.tcb.is_orphan() {
+                    self.arm_orphan_timer(ctx);
+                }
+            }
+            State::Closing => self.enter_time_wait(ctx),
+            State::LastAck => self.terminate(None, ctx),
+            _ => {}
+        }
+    }
+}

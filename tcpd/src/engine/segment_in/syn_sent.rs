@@ -1,0 +1,92 @@
+//! SYN_SENT: an answer to our SYN, or a SYN that crossed it (RFC 9293 3.10.7.3).
+
+use super::Segment;
+use crate::engine::actions::Notice;
+use crate::engine::conn::{Conn, Ctx};
+use crate::engine::error::Errno;
+use crate::engine::output::build;
+use crate::engine::seq::{DATA_OFFSET, SYN_OFFSET};
+use crate::engine::state::State;
+use crate::engine::timers::Timer;
+use wire::tcp::Flags;
+
+impl Conn {
+    pub(super) fn on_segment_syn_sent(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
+        let acks = segment.has(Flags::ACK);
+        let acceptable = segment.ack > SYN_OFFSET && segment.ack <= self.tcb.snd_nxt;
+        // First, the ACK bit.
+        if acks && !acceptable {
+            if !segment.has(Flags::RST) {
+                build::reset_for_ack(self, segment.ack, ctx);
+            }
+            return;
+        }
+        // Second, RST: only an answer to our SYN may refuse (RFC 5961 does not apply here).
+        if segment.has(Flags::RST) {
+            if acks {
+                ctx.stats.resets_in += 1;
+                self.terminate(Some(Errno::ECONNREFUSED), ctx);
+            }
+            return;
+        }
+        // Fourth, SYN.
+        if !segment.has(Flags::SYN) {
+            return;
+        }
+        let tcb = &mut self.tcb;
+        tcb.irs = segment.repr.seq.0;
+        tcb.rcv_nxt = DATA_OFFSET;
+        tcb.last_ack_sent = SYN_OFFSET;
+        tcb.rcv_adv = DATA_OFFSET + u64::from(tcb.opts.rcv_buf.min(0xffff));
+        // RFC 7323 2.2: the window of a SYN is never scaled.
+        tcb.snd_wnd = u32::from(segment.repr.window);
+        tcb.max_wnd = tcb.max_wnd.max(tcb.snd_wnd);
+        tcb.snd_wl1 = SYN_OFFSET;
+        tcb.snd_wl2 = segment.ack;
+        tcb.negotiated.agree(&segment.repr.options, ctx.now);
+        self.heard(ctx.now);
+        if acks {
+            self.tcb.snd_una = segment.ack;
+            if let Some(rtt) = self.tcb.rtt.finish(ctx.now, segment.ack) {
+                self.tcb.rtt.sample(rtt, ctx.config);
+            }
+            self.establish(ctx);
+            self.rt.ack_now = true;
+            ctx.actions.notices.push(Notice::Connected(self.id));
+        } else {
+            // Simultaneous open (RFC 9293 3.5, figure 7).
+            self.set_state(State::SynReceived);
+            self.rt.syn_now = true;
+            let timeout = self.tcb.rtt.timeout(ctx.config);
+            self.tcb.deadlines.arm(Timer::Retransmit, ctx.now + timeout);
+        }
+    }
+
+    /// The handshake is over.
+    pub(super) fn establish(&mut self, ctx: &mut Ctx<'_>) {
+        use crate::engine::config::SECOND;
+        use crate::engine::tcb::flag;
+        let tcb = &mut self.tcb;
+        tcb.flags |= flag::WAS_CONNECTED;
+        // RFC 6298 5.7: if the SYN was sent again and nothing could be measured, three seconds.
+        if tcb.rtt.backoff > 0 && tcb.rtt.srtt == 0 {
+            tcb.rtt.rto = 3 * SECOND;
+        }
+        tcb.rtt.backoff = 0;
+        tcb.recovery.retries = 0;
+        tcb.deadlines.stop(Timer::Retransmit);
+        tcb.progress_at = ctx.now;
+        let mss = tcb.mss();
+        tcb.cc.start(mss, ctx.config.initial_window);
+        let algorithm = crate::engine::congestion::Algorithm::from_word(tcb.cc.algorithm);
+        tcb.cc.choose(algorithm);
+        tcb.rcv_mss = mss.min(u32::from(tcb.negotiated.advertised_mss));
+        let fin_queued = tcb.has(flag::FIN_QUEUED);
+        self.set_state(if fin_queued {
+            State::FinWait1
+        } else {
+            State::Established
+        });
+        self.arm_keepalive(ctx.now);
+    }
+}

@@ -1,0 +1,52 @@
+//! Counters of the whole engine, since it was made.
+
+/// Counters; they only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Segments taken in, merged ones counted singly.
+    pub segs_in: u64,
+    /// Segments handed out, likewise.
+    pub segs_out: u64,
+    /// Payload bytes placed.
+    pub bytes_in: u64,
+    /// Payload bytes sent, again included.
+    pub bytes_out: u64,
+    /// Segments sent again.
+    pub retrans: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Resets sent.
+    pub resets_out: u64,
+    /// Resets taken.
+    pub resets_in: u64,
+    /// Challenge ACKs sent (RFC 5961).
+    pub challenges: u64,
+    /// Segments of no connection.
+    pub no_socket: u64,
+    /// SYNs dropped because a listener's queue was full.
+    pub listen_drops: u64,
+    /// Handshakes not finished because the accept queue or the memory was full.
+    pub accept_drops: u64,
+    /// Segments dropped by PAWS (RFC 7323 5).
+    pub paws_drops: u64,
+    /// Segments outside of the window.
+    pub out_of_window: u64,
+    /// Bytes that arrived more than once.
+    pub duplicate_bytes: u64,
+    /// Segments dropped because no range was left for them or no buffer.
+    pub no_room: u64,
+    /// Connections opened actively.
+    pub active_opens: u64,
+    /// Connections opened passively.
+    pub passive_opens: u64,
+    /// Connections given up for lack of an answer.
+    pub aborted_timeout: u64,
+    /// TIME_WAIT ended early to make room.
+    pub time_wait_recycled: u64,
+    /// Impossible words that applications wrote.
+    pub peer_faults: u64,
+    /// ICMP errors that did not fit anything in flight.
+    pub icmp_ignored: u64,
+    /// Records refused by a restore.
+    pub records_refused: u64,
+}

@@ -1,0 +1,399 @@
+//! The transmission control block: everything about a socket that survives the engine.
+//!
+//! Plain old data of a fixed layout. What is not here is derived from it when an engine is made
+//! from committed records ([`super::Engine::restore`]); what an application sees of a connection
+//! (how far it can read, what it may overwrite) is computed from the committed record by the
+//! functions below and kept nowhere else.
+//!
+//! Sequence numbers are [`Offset`]s: 64 bits, SYN at [`SYN_OFFSET`], data behind it.
+//!
+//! ```text
+//!  sent:      SYN_OFFSET .. snd_una .. snd_nxt .. DATA_OFFSET + written (FIN's place)
+//!                         acked    in flight  to send
+//!  received:  SYN_OFFSET .. consumed .. rcv_nxt .. rcv_adv <= consumed + receive buffer
+//!                         taken    readable   offered
+//! ```
+//!
+//! `snd_nxt` never moves back: what has to be sent again is known by ranges (the scoreboard and
+//! [`Recovery`]), so RFC 9293's SND.MAX of other stacks is the same number.
+
+use super::congestion::Congestion;
+use super::options::Negotiated;
+use super::reassembly::Reassembly;
+use super::recovery::Recovery;
+use super::rtt::RttEstimator;
+use super::sack::Scoreboard;
+use super::seq::{DATA_OFFSET, Offset, SYN_OFFSET, of_stream, stream_position};
+use super::sockopt::SockOpts;
+use super::state::State;
+use super::timers::Deadlines;
+use super::{ConnId, SocketRef};
+use abi::{Endpoint, Nanos};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// Version of the layout below; a record of another one is refused.
+pub const TCB_LAYOUT: u32 = 1;
+
+/// Bits of [`Tcb::flags`].
+pub mod flag {
+    /// No application holds the socket any more.
+    pub const ORPHAN: u32 = 1;
+    /// The application will write no more: FIN follows the last byte.
+    pub const FIN_QUEUED: u32 = 2;
+    /// The application will read no more.
+    pub const RD_SHUT: u32 = 4;
+    /// Bound by the application (and not by connect).
+    pub const BOUND: u32 = 8;
+    /// Opened by a peer.
+    pub const PASSIVE: u32 = 16;
+    /// An `AF_INET6` socket.
+    pub const V6: u32 = 32;
+    /// The handshake was completed once.
+    pub const WAS_CONNECTED: u32 = 64;
+    /// The end without an error was reported.
+    pub const FINISHED: u32 = 128;
+}
+
+/// Where a passively opened connection is on its way to an application: [`Tcb::accept`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Accept {
+    /// Not of a listener.
+    None = 0,
+    /// The handshake is not over: in the SYN queue.
+    Embryonic = 1,
+    /// In the accept queue, not given to the shell for good.
+    Ready = 2,
+    /// Sent to the application, not yet taken by it: still counts against the backlog.
+    HandedOver = 3,
+    /// The application has it.
+    Taken = 4,
+}
+
+/// Counters of a connection. 56 bytes of a record.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Counters {
+    /// Bytes sent again.
+    pub bytes_retrans: u64,
+    /// Segments received, merged ones counted singly.
+    pub segs_in: u32,
+    /// Segments sent, likewise.
+    pub segs_out: u32,
+    /// Of those received, with payload.
+    pub data_segs_in: u32,
+    /// Of those sent, with payload.
+    pub data_segs_out: u32,
+    /// Segments sent again.
+    pub retrans: u32,
+    /// Retransmission timeouts.
+    pub timeouts: u32,
+    /// Times that fast recovery began.
+    pub recoveries: u32,
+    /// Duplicate ranges that the peer reported (RFC 2883).
+    pub dsacks: u32,
+    /// Out-of-order segments received.
+    pub out_of_order: u32,
+    /// Segments received that were outside the window or duplicates.
+    pub duplicates: u32,
+    /// Keepalive probes since the peer was last heard.
+    pub keep_probes: u32,
+    /// Zero-window probes since the window was last open.
+    pub persist_probes: u32,
+}
+
+/// One socket's record. 1,024 bytes.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tcb {
+    /// [`TCB_LAYOUT`].
+    pub layout: u32,
+    /// Which use of the record number this is.
+    pub generation: u32,
+    /// [`State`].
+    pub state: u8,
+    /// [`Accept`].
+    pub accept: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// See [`flag`].
+    pub flags: u32,
+    /// Where the buffers are; [`SocketRef::NONE`] before an embryonic child has any and after
+    /// they were released.
+    pub owner: SocketRef,
+    /// The listener of a child, [`ConnId::NONE`] otherwise.
+    pub parent: u32,
+    /// Connections a listener may have waiting.
+    pub backlog: u32,
+    /// Own address and port.
+    pub local: Endpoint,
+    /// The peer's.
+    pub remote: Endpoint,
+    /// Order in the accept queue.
+    pub accept_seq: u64,
+    /// When the socket was made.
+    pub created_at: Nanos,
+    /// The shell's: number of the last request of the application that was carried out.
+    pub last_request: u64,
+    /// Errno that ended the connection, 0 for none.
+    pub error: i32,
+    /// Errno that something reported which did not end it (RFC 1122 4.2.3.9).
+    pub soft_error: i32,
+
+    /// Initial send sequence number.
+    pub iss: u32,
+    /// Peer's window in bytes.
+    pub snd_wnd: u32,
+    /// Largest window the peer ever offered.
+    pub max_wnd: u32,
+    /// Segment size that the peer's data shows, for acknowledging every second one.
+    pub rcv_mss: u32,
+    /// Oldest offset not acknowledged.
+    pub snd_una: Offset,
+    /// Next offset to send for the first time.
+    pub snd_nxt: Offset,
+    /// Bytes the application has put into the send buffer since the beginning.
+    pub written: u64,
+    /// Sequence offset of the segment that last updated the window.
+    pub snd_wl1: Offset,
+    /// Acknowledgement of that segment.
+    pub snd_wl2: Offset,
+    /// End of the last segment sent that was not full (Minshall's variant of Nagle).
+    pub snd_sml: Offset,
+    /// End of urgent data to send; 0 for none.
+    pub snd_up: Offset,
+    /// When the peer last acknowledged something new, or data began to wait for that.
+    pub progress_at: Nanos,
+    /// When data last left.
+    pub last_sent_at: Nanos,
+
+    /// Initial receive sequence number.
+    pub irs: u32,
+    /// Segments taken since the last acknowledgement, in [`Self::rcv_mss`] units.
+    pub unacked_segs: u32,
+    /// Next offset expected.
+    pub rcv_nxt: Offset,
+    /// Right edge of the window offered; never moves back.
+    pub rcv_adv: Offset,
+    /// Last acknowledgement sent (RFC 7323's Last.ACK.sent).
+    pub last_ack_sent: Offset,
+    /// Bytes the application has taken from the receive buffer since the beginning.
+    pub consumed: u64,
+    /// End of urgent data announced by the peer; 0 for none.
+    pub rcv_up: Offset,
+    /// Offset of the peer's FIN once it was seen, even out of order; 0 before.
+    pub fin_at: Offset,
+    /// When the peer was last heard.
+    pub last_recv_at: Nanos,
+
+    /// What the SYNs agreed on.
+    pub negotiated: Negotiated,
+    /// Round-trip time.
+    pub rtt: RttEstimator,
+    /// Congestion control.
+    pub cc: Congestion,
+    /// Loss recovery.
+    pub recovery: Recovery,
+    /// What the peer has out of order.
+    pub sacked: Scoreboard,
+    /// What this side has out of order.
+    pub reassembly: Reassembly,
+    /// Timers.
+    pub deadlines: Deadlines,
+    /// Socket options.
+    pub opts: SockOpts,
+    /// Counters.
+    pub counters: Counters,
+}
+
+const _: () = assert!(size_of::<Tcb>() <= 1024);
+
+impl Tcb {
+    /// A fresh socket.
+    #[must_use]
+    pub fn new(owner: SocketRef, opts: SockOpts, now: Nanos) -> Self {
+        Self {
+            layout: TCB_LAYOUT,
+            state: State::Closed as u8,
+            owner,
+            parent: ConnId::NONE.0,
+            created_at: now,
+            opts,
+            snd_una: SYN_OFFSET,
+            snd_nxt: SYN_OFFSET,
+            rcv_nxt: SYN_OFFSET,
+            rcv_adv: SYN_OFFSET,
+            last_ack_sent: SYN_OFFSET,
+            ..Self::new_zeroed()
+        }
+    }
+
+    /// The state; a byte that is none counts as closed.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::from_byte(self.state).unwrap_or(State::Closed)
+    }
+
+    /// Where it is on the way to an application.
+    #[must_use]
+    pub const fn accept(&self) -> Accept {
+        match self.accept {
+            1 => Accept::Embryonic,
+            2 => Accept::Ready,
+            3 => Accept::HandedOver,
+            4 => Accept::Taken,
+            _ => Accept::None,
+        }
+    }
+
+    /// The listener that it came by, while that exists.
+    #[must_use]
+    pub fn parent(&self) -> Option<ConnId> {
+        Some(ConnId(self.parent)).filter(|&id| id != ConnId::NONE)
+    }
+
+    /// Whether `flag` is set.
+    #[must_use]
+    pub const fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// No application holds the socket any more.
+    #[must_use]
+    pub const fn is_orphan(&self) -> bool {
+        self.has(flag::ORPHAN)
+    }
+
+    /// The peer's FIN was reached: nothing comes after [`Self::received_upto`].
+    #[must_use]
+    pub const fn peer_finished(&self) -> bool {
+        self.fin_at != 0 && self.rcv_nxt > self.fin_at
+    }
+
+    /// Stream position up to which the application may read.
+    #[must_use]
+    pub const fn received_upto(&self) -> u64 {
+        let end = if self.peer_finished() {
+            self.fin_at
+        } else {
+            self.rcv_nxt
+        };
+        stream_position(end)
+    }
+
+    /// Stream position below which the send buffer may be overwritten.
+    #[must_use]
+    pub const fn acked_upto(&self) -> u64 {
+        let position = stream_position(self.snd_una);
+        if position < self.written {
+            position
+        } else {
+            self.written
+        }
+    }
+
+    /// Stream position behind the peer's urgent byte (RFC 6093), if urgent data was announced.
+    #[must_use]
+    pub fn urgent_upto(&self) -> Option<u64> {
+        (self.rcv_up != 0).then(|| stream_position(self.rcv_up))
+    }
+
+    /// Bytes received in order that the application has not taken.
+    #[must_use]
+    pub const fn unread(&self) -> u64 {
+        self.received_upto().saturating_sub(self.consumed)
+    }
+
+    /// Where the data the application has written ends; the FIN's place once one is queued.
+    #[must_use]
+    pub const fn data_end(&self) -> Offset {
+        of_stream(self.written)
+    }
+
+    /// Whether the FIN was sent.
+    #[must_use]
+    pub const fn fin_sent(&self) -> bool {
+        self.has(flag::FIN_QUEUED) && self.snd_nxt > self.data_end()
+    }
+
+    /// Whether the FIN was acknowledged.
+    #[must_use]
+    pub const fn fin_acked(&self) -> bool {
+        self.fin_sent() && self.snd_una > self.data_end()
+    }
+
+    /// Whether all data (not the FIN) is acknowledged.
+    #[must_use]
+    pub const fn data_acked(&self) -> bool {
+        self.snd_una >= self.data_end()
+    }
+
+    /// Sequence numbers in flight, acknowledged selectively or not.
+    #[must_use]
+    pub const fn flight(&self) -> u64 {
+        self.snd_nxt - self.snd_una
+    }
+
+    /// First offset beyond the peer's window.
+    #[must_use]
+    pub fn snd_limit(&self) -> Offset {
+        self.snd_una + u64::from(self.snd_wnd)
+    }
+
+    /// Highest edge that the receive buffer allows to offer.
+    #[must_use]
+    pub fn rcv_limit(&self) -> Offset {
+        DATA_OFFSET + self.consumed + u64::from(self.opts.rcv_buf)
+    }
+
+    /// Whether the record makes sense: what [`super::Engine::restore`] demands of each.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let in_space = |o: Offset| (SYN_OFFSET..1 << 62).contains(&o);
+        self.layout == TCB_LAYOUT
+            && State::from_byte(self.state).is_some()
+            && self.accept <= Accept::Taken as u8
+            && in_space(self.snd_una)
+            && in_space(self.snd_nxt)
+            && in_space(self.rcv_nxt)
+            && in_space(self.rcv_adv)
+            && self.snd_una <= self.snd_nxt
+            && self.written < 1 << 62
+            && self.consumed <= self.received_upto()
+            && self.snd_nxt <= self.data_end() + 1
+            && (!self.state().has_peer() || (self.remote.is_some() && self.local.is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_fixed() {
+        assert_eq!(size_of::<Tcb>(), 1024);
+        assert_eq!(size_of::<Recovery>(), 96);
+        assert_eq!(size_of::<Counters>(), 56);
+    }
+
+    #[test]
+    fn positions_follow_from_the_record() {
+        let mut tcb = Tcb::new(SocketRef::NONE, SockOpts::new(4096, 4096), 7);
+        assert!(tcb.is_valid());
+        assert_eq!((tcb.received_upto(), tcb.acked_upto()), (0, 0));
+        tcb.rcv_nxt = of_stream(10);
+        assert_eq!(tcb.received_upto(), 10);
+        tcb.fin_at = tcb.rcv_nxt;
+        assert!(!tcb.peer_finished());
+        tcb.rcv_nxt += 1;
+        assert!(tcb.peer_finished());
+        assert_eq!(tcb.received_upto(), 10);
+        tcb.written = 5;
+        tcb.flags |= flag::FIN_QUEUED;
+        tcb.snd_nxt = tcb.data_end() + 1;
+        assert!(tcb.fin_sent() && !tcb.fin_acked());
+        tcb.snd_una = tcb.snd_nxt;
+        assert!(tcb.fin_acked());
+        assert_eq!(tcb.acked_upto(), 5);
+    }
+}
