@@ -1,0 +1,246 @@
+//! Waiting for data, and receiving from a stream. The order of looks at the words is explained in `shadow`.
+
+use crate::error::os;
+use crate::shadow::Token;
+use crate::socket::{Rx, Shared, Socket};
+use crate::wait::{Deadline, wait};
+use abi::session::{SocketKind, SocketState, control, event, shut};
+use nix::poll::PollFlags;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsFd;
+use std::sync::MutexGuard;
+use std::sync::atomic::{Ordering, fence};
+
+/// What the receive buffer holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unread {
+    /// Position of the first byte.
+    pub(crate) head: u64,
+    /// Bytes from there on, at most the buffer's capacity.
+    pub(crate) len: usize,
+}
+
+/// How a look at the receive buffer ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Look {
+    /// There are bytes.
+    Data(Unread),
+    /// There will be none any more.
+    End,
+    /// There are none yet.
+    Nothing,
+}
+
+impl Shared {
+    /// Looks at the buffer once.
+    fn look(&self) -> io::Result<Look> {
+        if self.is_stale() {
+            return Err(os(libc::ECONNRESET));
+        }
+        if self.kind != SocketKind::Stream {
+            // An error concerns an earlier datagram, and is told before those that came since.
+            self.check_error()?;
+        }
+        // Before the position: who sees the FIN has seen all data in front of it.
+        let events = self.load(control::EVENTS);
+        let unread = self.unread()?;
+        if unread.len > 0 {
+            return Ok(Look::Data(unread));
+        }
+        self.check_error()?;
+        if events & (event::PEER_FIN | event::RESET) != 0 || self.is_shut(shut::RD) {
+            return Ok(Look::End);
+        }
+        if self.kind != SocketKind::Stream {
+            return Ok(Look::Nothing);
+        }
+        match self.state() {
+            SocketState::Connected | SocketState::Connecting => Ok(Look::Nothing),
+            SocketState::Idle | SocketState::Listening => Err(os(libc::ENOTCONN)),
+            SocketState::Closed | SocketState::Free => Ok(Look::End),
+        }
+    }
+
+    /// The unread bytes, after validating the transport's position.
+    pub(crate) fn unread(&self) -> io::Result<Unread> {
+        let tail = self.load_long(control::RX_TAIL);
+        let head = self
+            .long(control::RX_HEAD)
+            .map_or(0, |w| w.load(Ordering::Relaxed));
+        let len = tail.wrapping_sub(head);
+        if len > u64::from(self.session.memory().layout().rx_capacity) {
+            return Err(self.session.fault());
+        }
+        Ok(Unread {
+            head,
+            len: usize::try_from(len).unwrap_or(0),
+        })
+    }
+
+    /// Gives `taken` bytes back to the transport, and settles the token if that was all.
+    pub(crate) fn release(&self, socket: &Socket, rx: &mut Rx, unread: Unread, taken: usize) {
+        let Some(head) = self.long(control::RX_HEAD) else {
+            return;
+        };
+        // Release: our copying is over before the transport writes there again.
+        head.store(unread.head.wrapping_add(taken as u64), Ordering::Release);
+        rx.unannounced = rx.unannounced.saturating_add(taken as u64);
+        // The mark lets the transport find the space when it looks for another reason. It is
+        // woken for it only when the peer may be waiting for a larger window: the peer was told
+        // of all space up to the last announcement, so it can stall only after a whole buffer
+        // from there, and a reader that drains that passes a quarter of it.
+        let limit = match self.load(control::RX_LIMIT) {
+            0 => self.session.memory().layout().rx_capacity,
+            limit => limit,
+        };
+        let asleep = self.session.memory().mark_dirty(self.id.slot);
+        if rx.unannounced >= u64::from(limit / 4) {
+            rx.unannounced = 0;
+            if asleep {
+                self.session.wake();
+            }
+        }
+        if taken == unread.len {
+            self.settle(socket);
+        }
+    }
+
+    /// The buffer was drained: the descriptor should stop being readable, unless there is more
+    /// or the end came.
+    pub(crate) fn settle(&self, socket: &Socket) {
+        let readable = || {
+            self.load(control::EVENTS) & (event::PEER_FIN | event::RESET) != 0
+                || self.pending_error().is_some()
+                || self.unread().is_ok_and(|unread| unread.len > 0)
+        };
+        if self.load(control::RX_TOKEN) == 0 || readable() {
+            return;
+        }
+        if self.take_token(socket) == Token::Taken
+            && readable()
+            && self.load(control::RX_TOKEN) == 0
+        {
+            // Data came in between and the transport kept quiet because of the token that we
+            // took: it has to say it again.
+            self.session.ring(self.id.slot);
+        }
+    }
+
+    /// A1 to A3 of the token protocol.
+    pub(crate) fn take_token(&self, socket: &Socket) -> Token {
+        let token = socket.shadow.take_token();
+        if token == Token::Taken
+            && let Some(word) = self.word(control::RX_TOKEN)
+        {
+            word.store(0, Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst);
+        token
+    }
+
+    /// Looks at the buffer; if there is nothing, takes the token (`force`: whatever its word
+    /// says) and looks again.
+    pub(crate) fn look_well(&self, socket: &Socket, force: bool) -> io::Result<Look> {
+        match self.look()? {
+            Look::Nothing => {}
+            seen => return Ok(seen),
+        }
+        if !force && self.load(control::RX_TOKEN) == 0 {
+            return Ok(Look::Nothing);
+        }
+        let token = self.take_token(socket);
+        match self.look()? {
+            // The kernel says that nobody is there, and the words tell of no end.
+            Look::Nothing if token == Token::End => Err(os(libc::ECONNRESET)),
+            seen => Ok(seen),
+        }
+    }
+}
+
+impl Socket {
+    /// Waits until there is something to receive or the end. The guard is let go while waiting
+    /// if `yielding`; who lends keeps it.
+    pub(crate) fn await_data<'a>(
+        &'a self,
+        mut rx: MutexGuard<'a, Rx>,
+        yielding: bool,
+        wait_at_all: bool,
+    ) -> io::Result<(MutexGuard<'a, Rx>, Look)> {
+        let mut deadline = Deadline::Never;
+        let mut slept = false;
+        loop {
+            match self.shared.look_well(self, slept)? {
+                Look::Nothing => {}
+                seen => return Ok((rx, seen)),
+            }
+            if !slept {
+                if !wait_at_all || self.shadow.is_nonblocking()? {
+                    return match self.shared.look_well(self, true)? {
+                        Look::Nothing => Err(os(libc::EAGAIN)),
+                        seen => Ok((rx, seen)),
+                    };
+                }
+                deadline = self.shared.read_deadline();
+                slept = true;
+            }
+            if yielding {
+                drop(rx);
+                wait(self.as_fd(), PollFlags::POLLIN, &mut deadline)?;
+                rx = self.shared.lock_rx();
+            } else {
+                wait(self.as_fd(), PollFlags::POLLIN, &mut deadline)?;
+            }
+        }
+    }
+
+    /// Receives from a stream into `bufs`; 0 is the end. With `peek`, the bytes stay; with
+    /// `dont_wait`, `EAGAIN` instead of waiting.
+    ///
+    /// # Errors
+    /// As `recvmsg(2)`; `EPROTO` when the transport's words are impossible.
+    pub fn recv_vectored(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        peek: bool,
+        dont_wait: bool,
+    ) -> io::Result<usize> {
+        if bufs.iter().all(|b| b.is_empty()) {
+            return Ok(0);
+        }
+        let shared = &*self.shared;
+        let (mut rx, look) = self.await_data(shared.lock_rx(), true, !dont_wait)?;
+        let Look::Data(unread) = look else {
+            return Ok(0);
+        };
+        let mut taken = 0;
+        for buf in bufs {
+            let len = buf.len().min(unread.len - taken);
+            let Some(into) = buf.get_mut(..len) else {
+                break;
+            };
+            if !shared.copy_rx(unread.head.wrapping_add(taken as u64), into) {
+                return Err(shared.session.fault());
+            }
+            taken += len;
+        }
+        if !peek {
+            shared.release(self, &mut rx, unread, taken);
+        }
+        Ok(taken)
+    }
+}
+
+impl Shared {
+    /// Copies from the receive buffer at `position`.
+    pub(crate) fn copy_rx(&self, position: u64, into: &mut [u8]) -> bool {
+        let memory = self.session.memory();
+        let Some([(at, first), (start, _)]) = memory.rx_runs(self.id.slot, position, into.len())
+        else {
+            return false;
+        };
+        let Some((one, two)) = into.split_at_mut_checked(first) else {
+            return false;
+        };
+        memory.mapping().copy_out(at, one) && memory.mapping().copy_out(start, two)
+    }
+}

@@ -1,0 +1,218 @@
+//! Sending on a stream. The order of looks at the words is explained in `shadow`.
+
+use crate::error::os;
+use crate::shadow::Stuffed;
+use crate::socket::{Shared, Socket};
+use crate::wait::{Deadline, wait};
+use abi::session::{SocketState, control, shut};
+use nix::poll::PollFlags;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::MutexGuard;
+use std::sync::atomic::{Ordering, fence};
+
+/// Bytes copied before the transport hears of them: the stack's largest unit, so that it sends
+/// while the rest of a long write is still being copied.
+const UNIT: usize = 64 * 1024;
+
+/// Free room in a send buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Where the next byte goes.
+    pub(crate) tail: u64,
+    /// Bytes in use.
+    pub(crate) used: usize,
+    /// Bytes that may be in use.
+    pub(crate) limit: usize,
+    /// Bytes that there are.
+    pub(crate) capacity: usize,
+}
+
+impl Shared {
+    /// The room in the send buffer, after validating the transport's position.
+    pub(crate) fn room(&self) -> io::Result<Room> {
+        let capacity = self.session.memory().layout().tx_capacity;
+        let head = self.load_long(control::TX_HEAD);
+        let tail = self
+            .long(control::TX_TAIL)
+            .map_or(0, |w| w.load(Ordering::Relaxed));
+        let used = tail.wrapping_sub(head);
+        if used > u64::from(capacity) {
+            return Err(self.session.fault());
+        }
+        let limit = match self.load(control::TX_LIMIT) {
+            0 => capacity,
+            limit => limit.min(capacity),
+        };
+        let size = |n: u32| usize::try_from(n).unwrap_or(0);
+        Ok(Room {
+            tail,
+            used: usize::try_from(used).unwrap_or(0),
+            limit: size(limit),
+            capacity: size(capacity),
+        })
+    }
+
+    /// Publishes what was written up to `tail`.
+    pub(crate) fn publish(&self, tail: u64) {
+        if let Some(word) = self.long(control::TX_TAIL) {
+            // Release: the bytes are there before the position says so.
+            word.store(tail, Ordering::Release);
+        }
+        self.session.ring(self.id.slot);
+    }
+
+    /// Copies into the send buffer at `position`.
+    pub(crate) fn copy_tx(&self, position: u64, bytes: &[u8]) -> bool {
+        let memory = self.session.memory();
+        let Some([(at, first), (start, _)]) = memory.tx_runs(self.id.slot, position, bytes.len())
+        else {
+            return false;
+        };
+        let Some((one, two)) = bytes.split_at_checked(first) else {
+            return false;
+        };
+        memory.mapping().copy_in(at, one) && memory.mapping().copy_in(start, two)
+    }
+
+    /// A1 to A4 of stuffing.
+    pub(crate) fn stuff(&self, socket: &Socket) -> Stuffed {
+        let set = || {
+            if let Some(word) = self.word(control::TX_STUFFED) {
+                word.store(1, Ordering::SeqCst);
+            }
+        };
+        set();
+        let stuffed = socket.shadow.stuff();
+        set();
+        fence(Ordering::SeqCst);
+        stuffed
+    }
+
+    /// Whether a stream may be written to now; an error that it may never be, is not taken.
+    fn check_sending(&self) -> Result<(), i32> {
+        if self.is_stale() {
+            return Err(libc::ECONNRESET);
+        }
+        if let Some((_, errno)) = self.pending_error() {
+            return Err(errno);
+        }
+        if self.is_shut(shut::WR) || self.is_reset() {
+            return Err(libc::EPIPE);
+        }
+        match self.state() {
+            SocketState::Connected => Ok(()),
+            SocketState::Connecting => Err(libc::EAGAIN),
+            _ => Err(libc::EPIPE),
+        }
+    }
+
+    /// Writes what there is room for of `bufs` from byte `skip` on. What was written before an
+    /// impossible position turned up is lost with the connection.
+    fn fill(&self, bufs: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
+        let mut written = 0;
+        for buf in bufs {
+            if skip >= buf.len() {
+                skip -= buf.len();
+                continue;
+            }
+            let mut rest = buf.get(skip..).unwrap_or_default();
+            skip = 0;
+            while !rest.is_empty() {
+                let room = self.room()?;
+                let len = rest
+                    .len()
+                    .min(UNIT)
+                    .min(room.limit.saturating_sub(room.used));
+                let Some((now, later)) = rest.split_at_checked(len).filter(|_| len > 0) else {
+                    return Ok(written);
+                };
+                if !self.copy_tx(room.tail, now) {
+                    return Err(self.session.fault());
+                }
+                self.publish(room.tail.wrapping_add(len as u64));
+                written += len;
+                rest = later;
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Socket {
+    /// There is no room: makes the descriptor unwritable and waits until it is writable, unless
+    /// `can_go_on` answers after the stuffing that there is room now, or an end. Called with the
+    /// writing half locked; who waits does not hold it. `deadline` is kept between calls.
+    ///
+    /// # Errors
+    /// `EAGAIN` (not waiting, or for too long), `EINTR`, `ECONNRESET` when nobody is there.
+    pub(crate) fn await_room(
+        &self,
+        tx: MutexGuard<'_, ()>,
+        dont_wait: bool,
+        deadline: &mut Option<Deadline>,
+        can_go_on: impl Fn() -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let stuffed = self.shared.stuff(self);
+        if can_go_on()? {
+            // A5: the transport has to drain what we stuffed in vain.
+            self.shared.session.ring(self.shared.id.slot);
+            return Ok(());
+        }
+        if stuffed == Stuffed::End {
+            // The kernel says that nobody is there, and the words tell of no end.
+            return Err(os(libc::ECONNRESET));
+        }
+        drop(tx);
+        let deadline = match deadline {
+            Some(deadline) => deadline,
+            None if dont_wait || self.shadow.is_nonblocking()? => return Err(os(libc::EAGAIN)),
+            None => deadline.insert(self.shared.write_deadline()),
+        };
+        wait(self.as_fd(), PollFlags::POLLOUT, deadline).map(drop)
+    }
+
+    /// Sends `bufs` on a stream; waits until all of it is in the send buffer, unless the socket
+    /// is nonblocking or `dont_wait`: then what fits.
+    ///
+    /// # Errors
+    /// As `sendmsg(2)` with `MSG_NOSIGNAL`, when nothing could be sent. Trouble after some bytes
+    /// went is told by the next call.
+    pub fn send_vectored(&self, bufs: &[IoSlice<'_>], dont_wait: bool) -> io::Result<usize> {
+        let mut sent = 0;
+        match self.send_stream(bufs, dont_wait, &mut sent) {
+            Err(error) if sent == 0 => Err(error),
+            _ => Ok(sent),
+        }
+    }
+
+    fn send_stream(
+        &self,
+        bufs: &[IoSlice<'_>],
+        dont_wait: bool,
+        sent: &mut usize,
+    ) -> io::Result<()> {
+        let shared = &*self.shared;
+        let total: usize = bufs.iter().map(|b| b.len()).sum();
+        let mut deadline = None;
+        loop {
+            let tx = shared.lock_tx();
+            match shared.check_sending() {
+                Ok(()) => *sent += shared.fill(bufs, *sent)?,
+                Err(libc::EAGAIN) => {}
+                // Not taken when the caller will not see it.
+                Err(errno) if *sent > 0 => return Err(os(errno)),
+                Err(errno) => return Err(os(shared.take_error().unwrap_or(errno))),
+            }
+            if *sent == total {
+                return Ok(());
+            }
+            self.await_room(tx, dont_wait, &mut deadline, || {
+                match shared.check_sending() {
+                    Ok(()) => shared.room().map(|room| room.used < room.limit),
+                    Err(errno) => Ok(errno != libc::EAGAIN),
+                }
+            })?;
+        }
+    }
+}
