@@ -39,6 +39,9 @@ pub fn ring(word: &AtomicU32, signal: impl FnOnce()) -> bool {
 }
 
 /// The consumer's side: counts its armings.
+///
+/// It swaps where a store would do: loom does not see that a store which overwrites what a
+/// compare-and-swap left comes after it. Once a sleep, that costs nothing.
 #[derive(Debug)]
 pub struct Armings {
     number: u32,
@@ -58,7 +61,7 @@ impl Armings {
     #[inline]
     pub fn arm(&mut self, word: &AtomicU32) {
         self.number = self.number.wrapping_add(1) & (u32::MAX >> 1);
-        word.store(self.number << 1 | ARMED, Ordering::Relaxed);
+        word.swap((self.number << 1) | ARMED, Ordering::Relaxed);
         // Pairs with the fence in `ring`.
         fence(Ordering::SeqCst);
     }
@@ -67,6 +70,6 @@ impl Armings {
     /// it, and look at the inputs after that.
     #[inline]
     pub fn mask(&self, word: &AtomicU32) {
-        word.store(self.number << 1, Ordering::Relaxed);
+        word.swap(self.number << 1, Ordering::Relaxed);
     }
 }
