@@ -79,6 +79,3 @@ pub struct NewSocket {
     /// Which use of the slot; belongs into the transport's record.
     pub incarnation: u32,
 }
-
-#[cfg(test)]
-mod tests;

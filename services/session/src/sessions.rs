@@ -14,10 +14,11 @@ use abi::session::{SocketId, SocketState, accept};
 use abi::{RegionId, ServiceId};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 use shm::SessionMemory;
 use shm::sync::{Ordering, fence};
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 /// What a transport's sessions are like.
@@ -549,6 +550,8 @@ impl Sessions {
         let region = session.region;
         if let Some(request) = session.request.take() {
             self.watch.remove(request.as_fd());
+            // At once, whoever else still holds a copy.
+            let _ = shutdown(request.as_raw_fd(), Shutdown::Both);
             store.forget(Session::request_key(region));
         }
         self.maybe_end(index, store);
