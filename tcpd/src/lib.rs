@@ -4,3 +4,6 @@
 //! shared memory, commits its records and lets its output go.
 
 pub mod engine;
+pub mod process;
+
+pub use process::{Tcpd, main};

@@ -1,0 +1,166 @@
+//! After the commit: what applications see. Everything here is derived from the committed record
+//! and can be done twice.
+
+use super::socket::{self, place_of};
+use super::{Tcpd, counters};
+use crate::engine::{ConnId, Notice, State};
+use abi::session::{SocketState, event};
+use runtime::Context;
+
+impl Tcpd {
+    /// Acts on the news of a batch.
+    pub(super) fn publish(&mut self, cx: &mut Context<'_>) {
+        let notices = std::mem::take(&mut self.actions.notices);
+        for notice in &notices {
+            self.publish_one(*notice, cx);
+        }
+        self.actions.notices = notices;
+        for id in std::mem::take(&mut self.errors) {
+            self.show_reset(id, cx);
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            self.look_again(id);
+        }
+        self.touched = touched;
+    }
+
+    fn publish_one(&mut self, notice: Notice, cx: &mut Context<'_>) {
+        match notice {
+            Notice::Received(id) => self.show_received(id),
+            Notice::Acked(id) => {
+                let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
+                    return;
+                };
+                if let Some(words) = self.sessions.words(socket.place) {
+                    words.set_tx_head(tcb.acked_upto());
+                }
+                if socket::has_room(tcb) {
+                    self.sessions.writable(socket.place);
+                }
+            }
+            Notice::Connected(id) => {
+                let Some(socket) = self.sockets.get(id) else {
+                    return;
+                };
+                if let Some(words) = self.sessions.words(socket.place) {
+                    words.set_state(SocketState::Connected);
+                }
+                self.sessions.writable(socket.place);
+            }
+            Notice::PeerFin(id) => {
+                self.show_received(id);
+                self.show_fin(id);
+            }
+            Notice::ConnectFailed(id) | Notice::Reset(id) => self.show_reset(id, cx),
+            Notice::Urgent(id) => {
+                let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
+                    return;
+                };
+                if let (Some(upto), Some(words)) =
+                    (tcb.urgent_upto(), self.sessions.words(socket.place))
+                {
+                    words.set_rx_urgent(upto);
+                    self.sessions.urgent(socket.place);
+                }
+            }
+            Notice::Released { id, owner } => {
+                if let Some(place) = place_of(owner) {
+                    self.sockets.remove_at(id, place);
+                    self.sessions.free(place, &mut cx.plumbing.store);
+                }
+            }
+            Notice::Closed(id) => {
+                if let Some(socket) = self.sockets.remove(id) {
+                    self.sessions.free(socket.place, &mut cx.plumbing.store);
+                }
+            }
+            // Handed over before the commit; nothing to show for the end of both directions that
+            // the FINs did not show.
+            Notice::Accepted { .. } | Notice::Finished(_) => {}
+        }
+    }
+
+    fn show_received(&mut self, id: ConnId) {
+        let (Some(tcb), Some(socket)) = (self.engine.record(id), self.sockets.get_mut(id)) else {
+            return;
+        };
+        let upto = tcb.received_upto();
+        if upto == socket.shown_rx {
+            return;
+        }
+        // The application had emptied its buffer: who waits for an edge must get one.
+        let refill = tcb.consumed >= socket.shown_rx;
+        socket.shown_rx = upto;
+        if let Some(words) = self.sessions.words(socket.place) {
+            words.set_rx_tail(upto);
+        }
+        self.sessions.readable(socket.place, refill);
+    }
+
+    fn show_fin(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if let Some(words) = self.sessions.words(socket.place) {
+            words.add_events(event::PEER_FIN);
+        }
+        self.sessions.shut_wr(socket.place);
+    }
+
+    /// The connection broke: the application reads the error, and its descriptor hangs up. Then
+    /// nobody can tell when it is closed, so the record goes now.
+    pub(super) fn show_reset(&mut self, id: ConnId, cx: &mut Context<'_>) {
+        let (Some(tcb), Some(socket)) = (self.engine.record(id), self.sockets.get(id)) else {
+            return;
+        };
+        let place = socket.place;
+        if let Some(words) = self.sessions.words(place) {
+            words.set_rx_tail(tcb.received_upto());
+            words.post_error(tcb.error);
+            words.add_events(event::RESET);
+            words.set_state(SocketState::Closed);
+        }
+        self.sessions.writable(place);
+        self.sessions.reset(place, &mut cx.plumbing.store);
+        self.broken.push(id);
+    }
+
+    /// The application marked the socket: make readiness agree with what there is.
+    fn look_again(&mut self, id: ConnId) {
+        let (Some(tcb), Some(socket)) = (self.engine.record(id), self.sockets.get(id)) else {
+            return;
+        };
+        if tcb.state() == State::Listen {
+            return;
+        }
+        let (place, room) = (socket.place, socket::has_room(tcb));
+        let (unread, fin) = (tcb.unread() > 0, tcb.peer_finished());
+        if room {
+            self.sessions.writable(place);
+        }
+        if unread {
+            self.sessions.readable(place, false);
+        }
+        if fin {
+            self.show_fin(id);
+        }
+    }
+
+    /// Takes the session layer's counts over.
+    pub(super) fn tally(&mut self, cx: &Context<'_>) {
+        let t = self.sessions.take_tally();
+        for (index, n) in [
+            (counters::CALLS, t.calls),
+            (counters::TOKENS, t.tokens),
+            (counters::HANDED, t.handed),
+            (counters::SESSIONS, t.opened),
+            (counters::REFUSED, t.refused),
+            (counters::MALFORMED, t.malformed),
+        ] {
+            if n > 0 {
+                cx.count(index, n);
+            }
+        }
+    }
+}

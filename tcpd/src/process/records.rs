@@ -1,0 +1,85 @@
+//! The durable table: one record a socket, written at commit, read by the successor.
+
+use crate::engine::{ConnId, TCB_LAYOUT, Tcb};
+use abi::config::StackConfig;
+use shm::{RecordLayout, RecordTable, ShmError};
+use std::os::fd::AsFd;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// What a record holds beside the engine's part.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Record {
+    /// The engine's.
+    pub(super) tcb: Tcb,
+    /// Which use of its session slot the socket is.
+    pub(super) incarnation: u32,
+    /// Zero.
+    pub(super) reserved: u32,
+}
+
+/// Bytes of a record.
+const LEN: u32 = 1032;
+const _: () = assert!(size_of::<Record>() == LEN as usize);
+
+fn layout(stack: &StackConfig) -> RecordLayout {
+    RecordLayout {
+        count: stack.tcp.max_sockets,
+        len: LEN,
+        kind: u64::from_le_bytes(*b"TCB\0\0\0\0\0") | u64::from(TCB_LAYOUT) << 32,
+    }
+}
+
+/// Bytes of the state memfd.
+pub(super) fn state_size(stack: &StackConfig) -> usize {
+    layout(stack).size()
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Records {
+    table: RecordTable,
+}
+
+/// A record that could not be read: its connection is reset alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Corrupt;
+
+impl Records {
+    /// Attaches to the table in `state`.
+    pub(super) fn attach(state: &impl AsFd, stack: &StackConfig) -> Result<Self, ShmError> {
+        Ok(Self {
+            table: RecordTable::attach(state, layout(stack))?,
+        })
+    }
+
+    /// Writes or (none) frees a record.
+    pub(super) fn commit(&self, id: ConnId, tcb: Option<&Tcb>, incarnation: u32) {
+        match tcb {
+            Some(tcb) => {
+                let record = Record {
+                    tcb: *tcb,
+                    incarnation,
+                    reserved: 0,
+                };
+                self.table.commit(id.0, record.as_bytes());
+            }
+            None => self.table.clear(id.0),
+        }
+    }
+
+    /// All records in use. One that is corrupt, or says the impossible, is freed.
+    pub(super) fn load(&self) -> impl Iterator<Item = (ConnId, Result<Record, Corrupt>)> + '_ {
+        (0..self.table.count()).filter_map(|index| {
+            let mut record = Record::new_zeroed();
+            match self.table.load(index, record.as_mut_bytes()) {
+                Ok(false) => None,
+                Ok(true) if record.tcb.is_valid() => Some((ConnId(index), Ok(record))),
+                _ => {
+                    self.table.clear(index);
+                    Some((ConnId(index), Err(Corrupt)))
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The start, first or hundredth: records, sessions, and what applications see, made to agree.
+
+use super::records::{Record, Records};
+use super::socket::{self, Socket, place_of};
+use super::{SESSIONS, Tcpd, counters, mtus};
+use crate::engine::congestion::Algorithm;
+use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State};
+use abi::Nanos;
+use abi::config::DaemonConfig;
+use anyhow::Context as _;
+use runtime::{EpollFlags, Fib, Plumbing};
+use session::{Adopted, NewSocket, Params, Revoked, Sessions};
+use std::collections::VecDeque;
+
+/// TCP's protocol number, for registering with ipd.
+const PROTOCOLS: &[u16] = &[6];
+
+fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
+    let tcp = &config.stack.tcp;
+    let congestion = Algorithm::by_name(&tcp.congestion)
+        .with_context(|| format!("there is no congestion control named {}", tcp.congestion))?;
+    Ok(Config {
+        capacity: tcp.max_sockets,
+        secret: config.stack.secret,
+        time_wait: Nanos::from(tcp.time_wait_ms) * 1_000_000,
+        congestion,
+        ..Config::default()
+    })
+}
+
+impl Tcpd {
+    pub(super) fn take_up(
+        config: &DaemonConfig,
+        plumbing: &mut Plumbing,
+        now: Nanos,
+    ) -> anyhow::Result<Self> {
+        let state = plumbing
+            .state
+            .as_ref()
+            .context("tcpd was given no state memory")?;
+        let records = Records::attach(state, &config.stack)?;
+        let listener = plumbing
+            .listener
+            .take()
+            .context("tcpd was given no listening socket")?;
+        let bell = plumbing.bell.event().try_clone_to_owned()?;
+        let params = Params::tcp(plumbing.me);
+        let stored = std::mem::take(&mut plumbing.stored);
+        let sessions = Sessions::restore(params, listener, bell, stored, &mut plumbing.store)?;
+        plumbing
+            .poller
+            .add(sessions.fd(), SESSIONS, EpollFlags::EPOLLIN)?;
+
+        let mut loaded: Vec<(ConnId, Record)> = Vec::new();
+        for (id, record) in records.load() {
+            match record {
+                Ok(record) => loaded.push((id, record)),
+                Err(_) => {
+                    tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
+                    plumbing.count(counters::CORRUPT, 1);
+                }
+            }
+        }
+        let mut refused = Vec::new();
+        let engine = Engine::restore(
+            engine_config(config)?,
+            now,
+            loaded.iter().map(|(id, r)| (*id, r.tcb)),
+            &mut refused,
+        );
+        for id in &refused {
+            records.commit(*id, None, 0);
+        }
+        let mut this = Self {
+            engine,
+            records,
+            sessions,
+            params,
+            sockets: Default::default(),
+            fib: Fib::new(&config.stack),
+            mtus: mtus(&config.stack),
+            actions: Actions::default(),
+            more: Actions::default(),
+            events: Vec::new(),
+            attached: Vec::new(),
+            touched: Vec::new(),
+            broken: Vec::new(),
+            dirty: Vec::new(),
+            again: Vec::new(),
+            errors: Vec::new(),
+            deferred: VecDeque::new(),
+            retry_at: None,
+            unfinished: true,
+        };
+        for (id, record) in &loaded {
+            if !refused.contains(id) {
+                this.adopt(*id, record, plumbing, now);
+            }
+        }
+        this.sessions.finish_restore(&mut plumbing.store);
+        plumbing.count(counters::RESTORED, loaded.len() as u64);
+        for link in &plumbing.links {
+            link.link().register(PROTOCOLS);
+        }
+        Ok(this)
+    }
+
+    /// Gives a restored record its socket back.
+    fn adopt(&mut self, id: ConnId, record: &Record, plumbing: &mut Plumbing, now: Nanos) {
+        let Some(place) = place_of(record.tcb.owner) else {
+            return;
+        };
+        let adopted = self
+            .sessions
+            .adopt(place, record.incarnation, id.0, &mut plumbing.store);
+        if adopted == Adopted::Gone {
+            self.engine.abort(now, id, Errno::ECONNABORTED);
+            self.engine.close(now, id);
+            return;
+        }
+        let new = NewSocket {
+            socket: place,
+            incarnation: record.incarnation,
+        };
+        self.sockets.insert(id, Socket::new(new));
+        match record.tcb.accept() {
+            // Announced by the engine, handed over in the first turn.
+            Accept::Ready => return,
+            Accept::HandedOver => {
+                if let Some(Revoked::Fresh(new)) = self.sessions.revoke(place, &mut plumbing.store)
+                {
+                    self.hand_over_again(id, new);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        if adopted == Adopted::Lost {
+            self.engine.close(now, id);
+            return;
+        }
+        self.make_right(id, record);
+    }
+
+    /// The application's view of a live socket follows from its record.
+    fn make_right(&mut self, id: ConnId, record: &Record) {
+        let tcb = &record.tcb;
+        let Some(socket) = self.sockets.get_mut(id) else {
+            return;
+        };
+        if tcb.state() == State::Closed && tcb.error != 0 {
+            // Died between recording the error and showing it.
+            self.errors.push(id);
+            return;
+        }
+        socket::show(&self.sessions, socket, tcb);
+        if tcb.state() != State::Listen {
+            let fin = tcb.peer_finished();
+            let readable = tcb.unread() > 0 || fin;
+            self.sessions
+                .reconcile(socket.place, readable, socket::has_room(tcb), fin);
+        }
+        self.touched.push(id);
+    }
+
+    /// Nobody has taken the connection, and nobody will by the predecessor's message: it goes out
+    /// again under its new incarnation, which is committed before the message leaves.
+    fn hand_over_again(&mut self, id: ConnId, new: NewSocket) {
+        self.sockets.insert(id, Socket::new(new));
+        self.dirty.push(id);
+        self.again.push(id);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the process keeps of a socket beside its record: where its buffers are, and what the
+//! application has been shown. All of it follows from the record after a restart.
+
+use crate::engine::{ConnId, State, Tcb};
+use abi::RegionId;
+use abi::session::{SocketState, event};
+use session::{NewSocket, Sessions, SocketRef};
+use std::collections::HashMap;
+
+/// A socket of an application.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Socket {
+    /// Where.
+    pub(super) place: SocketRef,
+    /// Which use of the slot; part of the record.
+    pub(super) incarnation: u32,
+    /// Receive position shown last.
+    pub(super) shown_rx: u64,
+}
+
+impl Socket {
+    pub(super) fn new(new: NewSocket) -> Self {
+        Self {
+            place: new.socket,
+            incarnation: new.incarnation,
+            shown_rx: 0,
+        }
+    }
+
+    pub(super) fn as_new(&self) -> NewSocket {
+        NewSocket {
+            socket: self.place,
+            incarnation: self.incarnation,
+        }
+    }
+}
+
+/// All sockets by record number.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    all: HashMap<ConnId, Socket>,
+}
+
+impl Sockets {
+    pub(super) fn insert(&mut self, id: ConnId, socket: Socket) {
+        self.all.insert(id, socket);
+    }
+
+    pub(super) fn get(&self, id: ConnId) -> Option<&Socket> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Socket> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Socket> {
+        self.all.remove(&id)
+    }
+
+    /// Removes the socket of `id` if it still has the buffers at `place`.
+    pub(super) fn remove_at(&mut self, id: ConnId, place: SocketRef) -> Option<Socket> {
+        if self.all.get(&id)?.place == place {
+            self.all.remove(&id)
+        } else {
+            None
+        }
+    }
+}
+
+/// The engine's name of a socket's buffers in the session layer's terms.
+pub(super) fn place_of(owner: crate::engine::SocketRef) -> Option<SocketRef> {
+    (owner != crate::engine::SocketRef::NONE).then_some(SocketRef {
+        region: RegionId(owner.region),
+        slot: owner.slot,
+    })
+}
+
+/// The state word that a record stands for.
+pub(super) fn state_word(tcb: &Tcb) -> SocketState {
+    match tcb.state() {
+        State::Listen => SocketState::Listening,
+        State::SynSent | State::SynReceived => SocketState::Connecting,
+        State::Closed if tcb.has(crate::engine::tcb::flag::WAS_CONNECTED) || tcb.error != 0 => {
+            SocketState::Closed
+        }
+        State::Closed => SocketState::Idle,
+        _ => SocketState::Connected,
+    }
+}
+
+/// Whether there is room to write.
+pub(super) fn has_room(tcb: &Tcb) -> bool {
+    match tcb.state() {
+        State::SynSent | State::SynReceived | State::Listen => false,
+        State::Closed => true,
+        _ => tcb.written - tcb.acked_upto() < u64::from(tcb.opts.snd_buf),
+    }
+}
+
+/// Makes all words of a socket what its record says: at a restart, and when a connection is
+/// about to be handed over.
+pub(super) fn show(sessions: &Sessions, socket: &mut Socket, tcb: &Tcb) {
+    let Some(words) = sessions.words(socket.place) else {
+        return;
+    };
+    words.set_limits(tcb.opts.snd_buf, tcb.opts.rcv_buf);
+    words.set_tx_head(tcb.acked_upto());
+    words.set_rx_tail(tcb.received_upto());
+    socket.shown_rx = tcb.received_upto();
+    if let Some(upto) = tcb.urgent_upto() {
+        words.set_rx_urgent(upto);
+    }
+    words.set_events(if tcb.peer_finished() {
+        event::PEER_FIN
+    } else {
+        0
+    });
+    words.set_state(state_word(tcb));
+}
