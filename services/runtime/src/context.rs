@@ -25,12 +25,11 @@ impl Context<'_> {
     }
 
     /// Traces a stage of a packet's path ([`shm::vitals::stage`]) if somebody asked for it; one
-    /// load otherwise.
+    /// load otherwise. A packet has one number on its whole way ([`Handle::packet`]).
     pub fn trace(&self, stage: u32, handle: Handle, len: usize, detail: u64) {
-        if self.plumbing.vitals.tracing() {
-            self.plumbing
-                .vitals
-                .trace(clock::now(), stage, handle, len, detail);
+        let vitals = &self.plumbing.vitals;
+        if vitals.tracing() {
+            vitals.trace(clock::now(), stage, Handle(handle.packet()), len, detail);
         }
     }
 }

@@ -195,7 +195,7 @@ impl Parts {
                 let event = fds.next().context("its eventfd is missing")?;
                 self.bells.insert(who, Bell::attach(&fd, event)?);
             }
-            Piece::Pool(id, owner) => self.pools.push((Pool::attach(id, &fd)?, owner)),
+            Piece::Pool(id, owner) => self.pools.push((Pool::attach_for(id, owner, &fd)?, owner)),
             Piece::Link(id) => {
                 self.links.insert(id, Link::attach(&fd)?);
             }
