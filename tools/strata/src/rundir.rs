@@ -1,5 +1,5 @@
 //! Where a constellation's sockets and log are: `/run/strata/NAME`, or an ordinary user's
-//! `$XDG_RUNTIME_DIR/strata/NAME`, or `/tmp/strata-UID/NAME` when there is no such directory.
+//! `$XDG_RUNTIME_DIR/strata/NAME`, or `/tmp/strata-UID/NAME` (see [`libsocket::run_dir`]).
 
 use anyhow::{Context, bail};
 use nix::unistd::geteuid;
@@ -36,19 +36,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The directory under which this user's constellations are.
+/// The directory under which this user's constellations are: where libsocket looks for them.
 fn base() -> PathBuf {
-    if let Some(given) = std::env::var_os("STRATA_RUN_DIR").filter(|dir| !dir.is_empty()) {
-        return PathBuf::from(given);
-    }
-    let uid = geteuid();
-    if uid.is_root() && fs::metadata("/run").is_ok_and(|run| run.uid() == 0) {
-        return PathBuf::from("/run/strata");
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => Path::new(&dir).join("strata"),
-        None => PathBuf::from(format!("/tmp/strata-{uid}")),
-    }
+    let mut dir = libsocket::run_dir(crate::config::DEFAULT_NAME);
+    dir.pop();
+    dir
 }
 
 impl RunDir {
@@ -60,6 +52,18 @@ impl RunDir {
         check_name(name).map_err(|why| anyhow::anyhow!("constellation name {why}"))?;
         Ok(Self {
             base: base(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// The directory of the constellation `name` under another base; nothing is made.
+    ///
+    /// # Errors
+    /// When the name cannot be a directory's.
+    pub fn under(base: PathBuf, name: &str) -> anyhow::Result<Self> {
+        check_name(name).map_err(|why| anyhow::anyhow!("constellation name {why}"))?;
+        Ok(Self {
+            base,
             name: name.to_owned(),
         })
     }

@@ -1,0 +1,312 @@
+//! Starting daemons, hearing what they say, and what follows when they die.
+
+use super::channel::{Channel, Message};
+use super::control::{Control, Event, What};
+use super::daemon::{self, Daemon, Planned, State, Worker};
+use super::spawn::{self, Child};
+use super::{Mode, Source, Supervisor};
+use abi::control::{FromDaemon, ToDaemon};
+use abi::plumbing::{FromWorker, ToWorker};
+use abi::{Nanos, ServiceId};
+use anyhow::Context;
+use runtime::clock;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// Messages taken from a daemon's channel before the others get their turn.
+const BUDGET: usize = 256;
+
+/// Deaths before the first readiness after which `strata up` fails: what does not start the
+/// third time will not.
+const STARTING_DEATHS: u32 = 3;
+
+/// How long a daemon may take to finish, in nanoseconds, before it is killed.
+const GRACE: Nanos = 2_000_000_000;
+
+impl Supervisor {
+    /// Starts an incarnation of `id`.
+    pub(super) fn start(&mut self, id: ServiceId) {
+        match self.try_start(id) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!("{error:#}");
+                if self.mode == Mode::Starting {
+                    self.stop(Some(format!("{error:#}")));
+                }
+                let policy = self.options.config.restart;
+                if let Some(daemon) = self.daemons.get_mut(&id) {
+                    if let Some(worker) = daemon.worker_mut() {
+                        worker.kill("cannot be watched");
+                    }
+                    daemon.last_death = Some(format!("{error:#}"));
+                    let at = clock::now().saturating_add(daemon::nanos(policy.backoff_max));
+                    daemon.state = State::Waiting(at);
+                }
+            }
+        }
+    }
+
+    fn try_start(&mut self, id: ServiceId) -> anyhow::Result<()> {
+        let now = clock::now();
+        let daemon = self.daemons.get_mut(&id).context("no such service")?;
+        let incarnation = daemon.incarnations;
+        let name = &daemon.service.name;
+        let config = self.topology.daemon_config(&daemon.service, incarnation);
+        let (mut channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
+        let control = Control::open(&self.inbox, id, incarnation, name)
+            .with_context(|| format!("cannot make the control channel of {name}"))?;
+        let child = Child::start(&self.options.executable, name, control.server(), &theirs)?;
+        drop(theirs);
+        if let Some(cores) = &self.cores {
+            let _ = spawn::pin(&child, cores);
+        }
+        control.send(ToDaemon::Configure(Box::new(config)));
+        for message in self.plumbing.messages(&self.topology, id) {
+            channel.queue(message);
+        }
+        for message in daemon.store.restore() {
+            channel.queue(message);
+        }
+        if daemon.service.is_netdevd() {
+            for (region, fd) in self.regions.iter() {
+                channel.queue((ToWorker::Region(region), vec![fd]));
+            }
+        }
+        channel.queue((ToWorker::Start, Vec::new()));
+        // A failure to send is a death, and the child's descriptor tells of that.
+        let _ = channel.flush();
+        daemon.incarnations = incarnation.wrapping_add(1);
+        let worker = Worker::new(child, channel, control, now);
+        tracing::info!(
+            pid = worker.child.pid().as_raw(),
+            incarnation,
+            "{name} started"
+        );
+        daemon.state = State::Alive(Box::new(worker));
+        let worker = self.daemons.get(&id).and_then(Daemon::worker);
+        let worker = worker.context("no such worker")?;
+        self.watch(&worker.child, Source::Child(id))
+            .context("epoll")?;
+        self.watch(&worker.channel, Source::Channel(id))
+            .context("epoll")
+    }
+
+    /// Begins to stop everything; `why` if it is a failure.
+    pub(super) fn stop(&mut self, why: Option<String>) {
+        if matches!(self.mode, Mode::Stopping(_)) {
+            return;
+        }
+        tracing::info!("stopping");
+        self.mode = Mode::Stopping(why);
+        let ids: Vec<_> = self.daemons.keys().copied().collect();
+        for id in ids {
+            self.finish(id, Planned::Stop);
+        }
+    }
+
+    /// Asks `id` to finish; it is killed if it does not. A daemon that does not live is started
+    /// (for a restart) or stays down.
+    pub(super) fn finish(&mut self, id: ServiceId, planned: Planned) {
+        let now = clock::now();
+        let Some(daemon) = self.daemons.get_mut(&id) else {
+            return;
+        };
+        if daemon.worker().is_none() {
+            daemon.streak = 0;
+            daemon.state = match planned {
+                Planned::Restart => State::Waiting(now),
+                Planned::Stop => State::Down,
+            };
+            return;
+        }
+        let Some(worker) = daemon.worker_mut() else {
+            return;
+        };
+        worker.planned = Some(planned);
+        worker.kill_later(now.saturating_add(GRACE), "did not finish in time");
+        if worker.ready.is_none() || !worker.control.send(ToDaemon::Drain) {
+            worker.kill("asked to finish before it was ready");
+        }
+    }
+
+    /// Signals: SIGTERM and SIGINT stop everything.
+    pub(super) fn on_signal(&mut self) {
+        let mut bytes = [0; 16];
+        if matches!(self.signals.read(&mut bytes), Ok(n) if n > 0) {
+            self.stop(None);
+        }
+    }
+
+    /// What the daemons said on their control channels.
+    pub(super) fn on_inbox(&mut self) {
+        for event in self.inbox.take() {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now = clock::now();
+        let Some(daemon) = self.daemons.get_mut(&event.service) else {
+            return;
+        };
+        let current = daemon.incarnations.wrapping_sub(1);
+        let name = daemon.service.name.clone();
+        let Some(worker) = daemon.worker_mut() else {
+            return;
+        };
+        if event.incarnation != current {
+            return;
+        }
+        match event.what {
+            What::Closed(why) => worker.lost(now, format!("control channel: {why}")),
+            What::Said(FromDaemon::Hello { layout, .. }) if layout != abi::LAYOUT_VERSION => {
+                worker.kill(format!(
+                    "is of layout version {layout}, not {}",
+                    abi::LAYOUT_VERSION
+                ));
+            }
+            What::Said(FromDaemon::Hello { .. }) => {}
+            What::Said(FromDaemon::Ready) => {
+                worker.became_ready(now);
+                let took = now.saturating_sub(worker.started) / 1000;
+                daemon.proven = true;
+                tracing::info!(took_us = took, "{name} ready");
+                if self.mode == Mode::Starting && self.daemons.values().all(|d| d.proven) {
+                    self.mode = Mode::Running;
+                }
+            }
+            // Its end is what counts, and the child's descriptor tells of it.
+            What::Said(FromDaemon::Drained) => {}
+            What::Said(FromDaemon::Warning(text)) => tracing::warn!("{name}: {text}"),
+            What::Said(FromDaemon::Report { id, columns, rows }) => {
+                self.on_report(id, columns, rows);
+            }
+        }
+    }
+
+    /// Descriptors that `id` stores, or a closed channel.
+    pub(super) fn on_channel(&mut self, id: ServiceId) {
+        let (messages, ended) = self.take_messages(id, BUDGET);
+        for (message, fds) in messages {
+            self.on_message(id, message, fds);
+        }
+        if ended && let Some(worker) = self.daemons.get_mut(&id).and_then(|d| d.worker_mut()) {
+            // It is exiting, or has lost what it cannot live without. Do not look again: the
+            // closed channel would stay readable for ever.
+            let _ = self.epoll.delete(&worker.channel);
+            worker.lost(clock::now(), "closed its descriptor channel");
+        }
+    }
+
+    fn take_messages(
+        &mut self,
+        id: ServiceId,
+        budget: usize,
+    ) -> (Vec<(FromWorker, Vec<OwnedFd>)>, bool) {
+        let Some(daemon) = self.daemons.get_mut(&id) else {
+            return (Vec::new(), false);
+        };
+        let name = &daemon.service.name;
+        let mut messages = Vec::new();
+        let mut malformed = None;
+        let State::Alive(worker) = &mut daemon.state else {
+            return (messages, false);
+        };
+        let ended = daemon::drain(
+            &worker.channel,
+            |message, fds| messages.push((message, fds)),
+            |why| malformed = Some(why),
+            budget,
+        );
+        if let Some(why) = malformed {
+            tracing::warn!("{name}: descriptor channel: {why}");
+            worker.kill(format!("descriptor channel: {why}"));
+        }
+        (messages, ended)
+    }
+
+    fn on_message(&mut self, id: ServiceId, message: FromWorker, fds: Vec<OwnedFd>) {
+        let Some(daemon) = self.daemons.get_mut(&id) else {
+            return;
+        };
+        let name = daemon.service.name.clone();
+        let done = match message {
+            FromWorker::Store(keys) => daemon.store.keep(&keys, fds),
+            FromWorker::Forget(keys) => {
+                daemon.store.forget(&keys);
+                Ok(())
+            }
+            FromWorker::ShareRegion(region) => match fds.into_iter().next() {
+                None => Err("a region came without its descriptor".to_owned()),
+                Some(fd) => self.regions.share(id, region, fd).map(|fd| {
+                    self.tell_netdevds(|| (ToWorker::Region(region), vec![Rc::clone(&fd)]));
+                }),
+            },
+            FromWorker::UnshareRegion(region) => {
+                if self.regions.unshare(id, region) {
+                    self.tell_netdevds(|| (ToWorker::RegionGone(region), Vec::new()));
+                }
+                Ok(())
+            }
+        };
+        if let Err(why) = done {
+            tracing::warn!("{name}: not stored: {why}");
+        }
+    }
+
+    fn tell_netdevds(&mut self, message: impl Fn() -> Message) {
+        for daemon in self.daemons.values_mut() {
+            if daemon.service.is_netdevd()
+                && let Some(worker) = daemon.worker_mut()
+            {
+                worker.channel.queue(message());
+                let _ = worker.channel.flush();
+            }
+        }
+    }
+
+    /// The process of `id` has ended, perhaps.
+    pub(super) fn on_child(&mut self, id: ServiceId) {
+        let Some(ended) = self.daemons.get(&id).and_then(|d| d.worker()?.child.reap()) else {
+            return;
+        };
+        // What it stored before it died is still in the channel, and its successor needs it.
+        loop {
+            let (messages, ended) = self.take_messages(id, BUDGET);
+            let none = messages.is_empty();
+            for (message, fds) in messages {
+                self.on_message(id, message, fds);
+            }
+            if ended || none {
+                break;
+            }
+        }
+        let policy = self.options.config.restart;
+        let now = clock::now();
+        let Some(daemon) = self.daemons.get_mut(&id) else {
+            return;
+        };
+        let name = daemon.service.name.clone();
+        let killed = daemon.worker().and_then(|worker| worker.killed.clone());
+        let how = killed.unwrap_or_else(|| ended.to_string());
+        let noted = daemon.gauges.vitals.noted();
+        let Some(worker) = daemon.died(&policy, now, &how) else {
+            return;
+        };
+        let _ = self.epoll.delete(&worker.child);
+        let _ = self.epoll.delete(&worker.channel);
+        let planned = worker.planned.is_some();
+        drop(worker);
+        match (&daemon.state, planned) {
+            (_, true) => tracing::info!("{name} finished: {how}"),
+            (State::Failed, _) => {
+                tracing::error!(at_work_on = ?noted, "{name} died: {how}; given up on it");
+            }
+            (_, false) => tracing::warn!(at_work_on = ?noted, "{name} died: {how}"),
+        }
+        if self.mode == Mode::Starting && !daemon.proven && daemon.streak >= STARTING_DEATHS {
+            self.stop(Some(format!("{name} does not start: {how}")));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the supervisor does before and after everything else: its lock, its limits, its signals.
+
+use crate::rundir::RunDir;
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+
+/// Makes the constellation's directory and takes its lock, which ends with the process.
+///
+/// # Errors
+/// When the directory cannot be made, or the name is taken.
+pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
+    rundir.create()?;
+    let path = rundir.lock_file();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            let _ = lock.set_len(0);
+            let _ = writeln!(lock, "{}", std::process::id());
+            Ok(lock)
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let name = rundir.name();
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim();
+            bail!(
+                "the name `{name}` is taken: that constellation runs already (supervisor {pid}); \
+                 `strata down --name {name}` stops it, `--name OTHER` starts another"
+            );
+        }
+        Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Takes the directory away; after a failure the log stays.
+pub(super) fn clean(rundir: &RunDir, failed: bool) {
+    if !failed {
+        rundir.remove();
+        return;
+    }
+    for socket in [
+        rundir.admin_socket(),
+        rundir.listener("tcpd"),
+        rundir.listener("udpd"),
+        rundir.lock_file(),
+    ] {
+        let _ = fs::remove_file(socket);
+    }
+}
+
+/// Every stored descriptor counts against the process's limit, so it is raised as far as it goes.
+pub(super) fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// SIGTERM and SIGINT as a descriptor; SIGHUP, of a terminal that went away, is ignored.
+pub(super) fn signals() -> std::io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    pipe::register(SIGTERM, theirs.try_clone()?)?;
+    pipe::register(SIGINT, theirs)?;
+    let ignored = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, ignored)?;
+    Ok(ours)
+}
+
+/// What tells this machine and network namespace from others.
+pub(super) fn host_identity() -> Vec<u8> {
+    let mut identity = fs::read("/etc/machine-id").unwrap_or_default();
+    identity.extend(fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+    if let Ok(namespace) = fs::metadata("/proc/self/ns/net") {
+        identity.extend(namespace.ino().to_le_bytes());
+    }
+    identity
+}

@@ -1,0 +1,191 @@
+//! The command line as a person meets it: what it prints, and its exit status.
+
+use assert_cmd::Command;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// `strata` in an empty directory, with a run directory of its own.
+fn strata(dir: &TempDir) -> Command {
+    let mut command = Command::cargo_bin("strata").unwrap();
+    command
+        .current_dir(dir)
+        .env_remove("STRATA_NAME")
+        .env("STRATA_RUN_DIR", dir.path().join("run"))
+        .env("STRATA_LOG", "info");
+    command
+}
+
+struct Output {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+fn run(dir: &TempDir, arguments: &[&str]) -> Output {
+    let output = strata(dir).args(arguments).output().unwrap();
+    Output {
+        status: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn here() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn help_names_every_command_and_hides_what_is_not_for_people() {
+    let dir = here();
+    let help = run(&dir, &["--help"]);
+    assert_eq!(help.status, 0);
+    for command in [
+        "up", "down", "status", "restart", "ping", "fetch", "run", "impair", "man",
+    ] {
+        assert!(help.out.contains(&format!("\n  {command} ")), "{command}");
+    }
+    assert!(!help.out.contains("__"), "{}", help.out);
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    let dir = here();
+    for wrong in [
+        &["frobnicate"][..],
+        &[],
+        &["restart"],
+        &["ping", "not-an-address"],
+        &["ping", "10.0.0.1", "-c", "0"],
+        &["up", "--config", "missing.toml"],
+        &["up"],
+        &["--name", "a/b", "status"],
+        &["fetch", "https://10.0.0.1/"],
+        &["run", "curl", "--help"],
+        &["impair", "tap0", "--loss", "2"],
+    ] {
+        let output = run(&dir, wrong);
+        assert_eq!(output.status, 2, "{wrong:?}: {}", output.err);
+        assert!(!output.err.is_empty());
+        assert!(output.out.is_empty());
+    }
+}
+
+#[test]
+fn a_wrong_configuration_names_the_line_and_the_remedy() {
+    let dir = here();
+    let text = "[[device]]\nname = \"tap0\"\nkind = \"tap\"\naddresses = [\"10.77.0.2\"]\n";
+    fs::write(dir.path().join("strata.toml"), text).unwrap();
+    let output = run(&dir, &["up"]);
+    assert_eq!(output.status, 2);
+    assert_eq!(
+        output.err,
+        "strata.toml:4:14: error: address `10.77.0.2` has no prefix length\n \
+         4 | addresses = [\"10.77.0.2\"]\n   |              ^^^^^^^^^^^\n  \
+         help: write it with the network's, for example \"10.77.0.2/24\"\n"
+    );
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn the_example_can_be_checked_as_it_is_printed() {
+    let dir = here();
+    let example = run(&dir, &["example"]);
+    fs::write(dir.path().join("strata.toml"), example.out).unwrap();
+    let check = run(&dir, &["up", "--check"]);
+    assert_eq!(
+        (check.status, check.out.as_str()),
+        (0, "strata.toml: good\n")
+    );
+}
+
+#[test]
+fn asking_a_constellation_that_does_not_run_says_how_to_start_it() {
+    let dir = here();
+    for command in [
+        &["status"][..],
+        &["down"],
+        &["restart", "tcpd"],
+        &["counters"],
+    ] {
+        let output = run(&dir, &[&["--name", "lab"], command].concat());
+        assert_eq!(output.status, 1, "{command:?}");
+        assert!(
+            output.err.contains("`strata up --name lab`"),
+            "{}",
+            output.err
+        );
+    }
+    let all = run(&dir, &["status", "--all"]);
+    assert_eq!(
+        (all.status, all.out.as_str()),
+        (0, "no constellation is running\n")
+    );
+    let all = run(&dir, &["status", "--all", "--json"]);
+    assert_eq!(all.out, "[]\n");
+}
+
+#[test]
+fn completions_and_manual_pages_are_complete() {
+    let dir = here();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&dir, &["completions", shell]);
+        assert_eq!(script.status, 0);
+        assert!(script.out.contains("restart"), "{shell}");
+    }
+    assert_eq!(run(&dir, &["man", "--dir", "man"]).status, 0);
+    for page in ["strata.1", "strata-up.1", "strata-fetch.1"] {
+        let page = fs::read_to_string(dir.path().join("man").join(page)).unwrap();
+        assert!(page.contains(".TH"));
+    }
+    assert!(!dir.path().join("man/strata-__supervise.1").exists());
+    assert!(run(&dir, &["man"]).out.contains(".TH"));
+}
+
+#[test]
+fn a_constellation_of_real_layers_goes_up_and_down() {
+    let dir = here();
+    let text = "[[device]]\nname = \"lo0\"\nkind = \"loopback\"\naddresses = [\"10.1.1.1/24\"]\n\
+                [cpu]\npin = \"off\"\n";
+    fs::write(dir.path().join("strata.toml"), text).unwrap();
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 0, "{}", up.err);
+    let down = Down(&dir);
+    for layer in ["netdevd@lo0", "ipd", "tcpd", "udpd"] {
+        assert!(up.out.contains(layer), "{}", up.out);
+    }
+    let again = run(&dir, &["up"]);
+    assert_eq!(again.status, 1);
+    assert!(again.err.contains("`default` is taken"), "{}", again.err);
+    let status: serde_json::Value =
+        serde_json::from_str(&run(&dir, &["status", "--json"]).out).unwrap();
+    assert_eq!(status["daemons"].as_array().unwrap().len(), 4);
+    assert_eq!(status["daemons"][0]["state"], "running");
+    let restart = run(&dir, &["restart", "tcpd"]);
+    assert_eq!(restart.status, 0, "{}", restart.err);
+    assert!(
+        run(&dir, &["status", "--routes"])
+            .out
+            .contains("10.1.1.0/24")
+    );
+    assert!(run(&dir, &["status", "--all"]).out.contains("4 of 4"));
+    assert_eq!(run(&dir, &["counters", "ipd"]).status, 0);
+    drop(down);
+    assert!(!dir.path().join("run").exists(), "something is left behind");
+}
+
+/// Stops the constellation whatever the test does.
+struct Down<'a>(&'a TempDir);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        let down = run(self.0, &["down"]);
+        if !std::thread::panicking() {
+            assert_eq!(down.status, 0, "{}", down.err);
+        }
+        let log = Path::new("run/default/log");
+        if let Ok(log) = fs::read_to_string(self.0.path().join(log)) {
+            eprintln!("{log}");
+        }
+    }
+}
