@@ -206,16 +206,14 @@ impl Engine {
             let Some(id) = self.queue.pop_front() else {
                 break;
             };
-            let more = self.step(id, now, |conn, ctx| {
-                conn.rt.queued = false;
-                output::transmit(conn, ctx, &mut left)
-            });
-            if more == Some(true)
-                && let Some(conn) = self.conn_mut(id)
-                && !conn.rt.queued
-            {
-                conn.rt.queued = true;
-                self.queue.push_back(id);
+            // It counts as queued until it is done, so that settling does not queue it for what
+            // windows hold back.
+            let more = self.step(id, now, |conn, ctx| output::transmit(conn, ctx, &mut left));
+            if let Some(conn) = self.conn_mut(id) {
+                conn.rt.queued = more == Some(true);
+                if conn.rt.queued {
+                    self.queue.push_back(id);
+                }
             }
         }
         left == 0 && !self.queue.is_empty()

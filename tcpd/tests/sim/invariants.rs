@@ -1,0 +1,98 @@
+//! What must hold of every committed record (the engine's E2 to E4).
+
+use std::collections::HashMap;
+use tcpd::engine::seq::DATA_OFFSET;
+use tcpd::engine::timers::Timer;
+use tcpd::engine::{ConnId, State, Tcb};
+
+/// Right edges of earlier commits, by use of a record.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    seen: HashMap<(ConnId, u32), Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    rcv_adv: u64,
+    rcv_nxt: u64,
+    snd_una: u64,
+    snd_nxt: u64,
+}
+
+impl History {
+    /// Checks one record. `queued`: the engine still has output to make.
+    pub(crate) fn check(&mut self, id: ConnId, tcb: &Tcb, queued: bool) {
+        assert!(tcb.is_valid(), "E1 {tcb:?}");
+        assert!(tcb.snd_una <= tcb.snd_nxt, "E2");
+        assert!(tcb.snd_nxt <= tcb.data_end() + 1, "E2");
+        let state = tcb.state();
+        if state.is_synchronized() {
+            let fin = u64::from(tcb.peer_finished());
+            assert!(tcb.rcv_nxt <= tcb.rcv_adv, "E3");
+            let capacity = u64::from(tcb.opts.rcv_capacity);
+            assert!(
+                tcb.rcv_adv <= DATA_OFFSET + tcb.consumed + capacity + fin,
+                "E3: {} beyond",
+                tcb.rcv_adv - (DATA_OFFSET + tcb.consumed + capacity)
+            );
+            for (start, end) in tcb.reassembly.iter(tcb.rcv_nxt) {
+                assert!(
+                    tcb.rcv_nxt < start && start < end && end <= tcb.rcv_adv,
+                    "E3"
+                );
+            }
+            for (start, end) in tcb.sacked.iter(tcb.snd_una) {
+                assert!(
+                    tcb.snd_una <= start && start < end && end <= tcb.snd_nxt,
+                    "E2"
+                );
+            }
+            assert!(tcb.cc.cwnd > 0);
+        }
+        self.check_timers(tcb, queued);
+        let seen = Seen {
+            rcv_adv: tcb.rcv_adv,
+            rcv_nxt: tcb.rcv_nxt,
+            snd_una: tcb.snd_una,
+            snd_nxt: tcb.snd_nxt,
+        };
+        if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
+            assert!(before.rcv_adv <= seen.rcv_adv, "E3: the window shrank");
+            assert!(before.rcv_nxt <= seen.rcv_nxt);
+            assert!(
+                before.snd_una <= seen.snd_una && before.snd_nxt <= seen.snd_nxt,
+                "E2"
+            );
+        }
+    }
+
+    /// E4.
+    fn check_timers(&self, tcb: &Tcb, queued: bool) {
+        if queued {
+            return;
+        }
+        let d = &tcb.deadlines;
+        match tcb.state() {
+            State::SynSent | State::SynReceived => assert!(d.is_armed(Timer::Retransmit), "E4"),
+            State::TimeWait => assert!(d.is_armed(Timer::Linger), "E4"),
+            state if state.is_synchronized() => {
+                if tcb.flight() > 0 {
+                    assert!(d.is_armed(Timer::Retransmit), "E4: in flight, no timer");
+                } else if state.can_transmit() && !tcb.fin_acked() {
+                    let unsent = tcb.data_end() > tcb.snd_nxt
+                        || (tcb.has(tcpd::engine::tcb::flag::FIN_QUEUED) && !tcb.fin_sent());
+                    if unsent {
+                        assert!(d.is_armed(Timer::Persist), "E4: held back, no timer");
+                    }
+                }
+                if tcb.rcv_nxt > tcb.last_ack_sent {
+                    assert!(d.is_armed(Timer::DelayedAck), "E4: ack owed, no timer");
+                }
+                if state == State::FinWait2 && tcb.is_orphan() {
+                    assert!(d.is_armed(Timer::Linger), "E4");
+                }
+            }
+            _ => {}
+        }
+    }
+}
