@@ -36,6 +36,11 @@ impl<D: Device> Software<D> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn inner_for_test(&mut self) -> &mut D {
+        &mut self.inner
+    }
+
     fn segment(&mut self, io: &mut Io<'_>, frame: &Frame<'_>) -> Result<(), Busy> {
         let hdr = *frame.hdr();
         let (mode, flags) = match self.inner.offload() {
