@@ -6,7 +6,40 @@
 //!                                  admin socket <- commands (status, restart, ...)
 //! ```
 
+pub mod admin;
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod demo;
+pub mod http;
+pub mod lab;
 pub mod netns;
 pub mod policy;
 pub mod rundir;
+pub mod supervisor;
+pub mod topology;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The whole program: what `strata` does with this process's arguments.
+///
+/// A daemon is this executable started by the supervisor as `strata __worker --control NAME`;
+/// people never call it so, and it is looked at before the command line is.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).take(3).collect();
+    if let [worker, flag, control] = arguments.as_slice()
+        && worker == "__worker"
+        && flag == "--control"
+    {
+        return match supervisor::run_worker(&control.to_string_lossy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("strata: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    commands::execute(&cli::Cli::parse())
+}

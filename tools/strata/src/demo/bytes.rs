@@ -39,8 +39,12 @@ pub fn digest(seed: u64, len: u64) -> String {
     let mut buffer = vec![0; 64 * 1024];
     let mut left = len;
     while left > 0 {
-        let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(piece) = buffer.get_mut(..n) else { break };
+        let n = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(piece) = buffer.get_mut(..n) else {
+            break;
+        };
         bytes.fill(piece);
         hash.update(piece);
         left -= n as u64;

@@ -15,15 +15,19 @@ use std::thread;
 /// # Errors
 /// When the address cannot be listened on.
 pub fn serve(address: SocketAddr) -> Result<SocketAddr> {
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("the peer cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .with_context(|| format!("the peer cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    thread::Builder::new().name("http-peer".to_owned()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A connection that fails is the client's to notice.
-            let _ = thread::Builder::new().name("http".to_owned()).spawn(move || answer(&stream));
-        }
-    })?;
+    thread::Builder::new()
+        .name("http-peer".to_owned())
+        .spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A connection that fails is the client's to notice.
+                let _ = thread::Builder::new()
+                    .name("http".to_owned())
+                    .spawn(move || answer(&stream));
+            }
+        })?;
     Ok(address)
 }
 
@@ -66,12 +70,19 @@ fn send_body(mut stream: &TcpStream, path: &str) -> Result<()> {
     let mut parts = path.trim_start_matches('/').split('/');
     let seed = parts.next().unwrap_or("").parse()?;
     let mut left: u64 = parts.next().unwrap_or("").parse()?;
-    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {left}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {left}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut bytes = Bytes::new(seed);
     let mut buffer = vec![0; 256 * 1024];
     while left > 0 {
-        let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(piece) = buffer.get_mut(..n) else { break };
+        let n = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(piece) = buffer.get_mut(..n) else {
+            break;
+        };
         bytes.fill(piece);
         stream.write_all(piece)?;
         left -= n as u64;
@@ -84,8 +95,12 @@ fn digest_of(reader: &mut impl Read, length: u64) -> Result<String> {
     let mut buffer = vec![0; 256 * 1024];
     let mut left = length;
     while left > 0 {
-        let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let Some(place) = buffer.get_mut(..n) else { break };
+        let n = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(place) = buffer.get_mut(..n) else {
+            break;
+        };
         let got = reader.read(place)?;
         if got == 0 {
             bail!("the body ended {left} bytes early");

@@ -4,10 +4,12 @@
 //! Root makes a network namespace directly; anybody else makes a user namespace first and is
 //! root inside it. The namespace belongs to the process and is gone with its last member.
 
+mod ethtool;
 mod netlink;
 mod veth;
 
-pub use veth::{create_veth, set_address, set_up};
+pub use ethtool::no_offload;
+pub use veth::{create_veth, create_veth_into, set_address, set_mtu, set_up};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;

@@ -1,0 +1,4 @@
+//! `strata demo`.
+
+pub mod bytes;
+pub mod server;

@@ -1,0 +1,429 @@
+//! A constellation of one's own, for the demonstration, the benchmark and the tests: started in
+//! the present network namespace, in a directory of its own, and taken down whatever happens.
+//!
+//! ```text
+//!   this process (kernel sockets, libsocket)          the constellation
+//!        10.N.0.1  kernel's end  <-- TAP or veth -->  10.N.0.2  the stack's
+//! ```
+//!
+//! The supervisor holds the reading end of a pipe, its standard input, and stops everything when
+//! the writing end closes: also when this process is killed.
+
+use crate::admin::{Answer, DaemonState, DaemonStatus, Request, Status, call};
+use crate::netns::{create_veth, no_offload, set_address, set_mtu, set_up, tap_available};
+use crate::rundir::RunDir;
+use anyhow::{Context, Result, bail};
+use core::net::Ipv4Addr;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+/// Environment variable that makes an executable which links this crate behave as `strata`: how a
+/// test's executable starts the supervisor and the daemons from itself.
+pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
+
+/// Behaves as `strata` if this process was started to be that. An executable that starts a
+/// [`Lab`] calls it first thing in `main` and ends with what it answers.
+#[must_use]
+pub fn become_strata_if_asked() -> Option<ExitCode> {
+    std::env::var_os(AS_STRATA)?;
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "up")
+    {
+        stop_with_parent();
+    }
+    Some(crate::main())
+}
+
+/// Ends this supervisor in good order when its standard input does.
+fn stop_with_parent() {
+    let watch = || {
+        let mut nothing = [0];
+        while !matches!(std::io::stdin().read(&mut nothing), Ok(0) | Err(_)) {}
+        let _ = kill(Pid::this(), Signal::SIGTERM);
+    };
+    // Without the thread it is left to whoever ends us by hand.
+    let _ = thread::Builder::new()
+        .name("lifeline".to_owned())
+        .spawn(watch);
+}
+
+/// How to start a constellation.
+#[derive(Debug, Clone)]
+pub struct LabConfig {
+    /// `tap` or `packet`; none: the best that this machine allows.
+    pub kind: Option<LabDevice>,
+    /// Lines for the `[[device]]` section (`impairment = { .. }`).
+    pub device: String,
+    /// Whether checksums and segmentation are left to the device and to the kernel.
+    pub offload: bool,
+    /// Further sections.
+    pub extra: String,
+    /// Largest packet in bytes.
+    pub mtu: u16,
+}
+
+/// The kind of device between the kernel and the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabDevice {
+    /// A TAP device.
+    Tap,
+    /// A veth pair, the stack on a raw packet socket at one end.
+    Packet,
+}
+
+impl Default for LabConfig {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            device: String::new(),
+            offload: true,
+            extra: String::new(),
+            mtu: 1500,
+        }
+    }
+}
+
+/// A running constellation; dropping it takes it down.
+#[derive(Debug)]
+pub struct Lab {
+    running: Arc<Running>,
+    device: LabDevice,
+    /// Name of the stack's interface.
+    pub interface: String,
+    /// Name of the kernel's interface.
+    pub host_interface: String,
+    /// The kernel's address.
+    pub host: Ipv4Addr,
+    /// The stack's address.
+    pub stack: Ipv4Addr,
+}
+
+/// What has to be cleaned up.
+#[derive(Debug)]
+struct Running {
+    dir: PathBuf,
+    rundir: RunDir,
+    supervisor: Mutex<Option<Child>>,
+}
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+static ALL: Mutex<Vec<Weak<Running>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes down every constellation that this process has started: for signal handling threads.
+pub fn stop_all() {
+    let all: Vec<_> = lock(&ALL).drain(..).collect();
+    for running in all.iter().filter_map(Weak::upgrade) {
+        running.stop();
+    }
+}
+
+impl Lab {
+    /// Starts one and waits until every layer is ready.
+    ///
+    /// # Errors
+    /// When something is missing; the supervisor's own words are part of the text.
+    pub fn start(config: &LabConfig) -> Result<Self> {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        let dir = std::env::temp_dir().join(format!("strata-lab-{pid}-{serial}"));
+        let mut private = fs::DirBuilder::new();
+        private.mode(0o700);
+        private
+            .create(&dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
+        let device = config.kind.unwrap_or_else(|| {
+            if tap_available() {
+                LabDevice::Tap
+            } else {
+                LabDevice::Packet
+            }
+        });
+        let net = u8::try_from(77 + serial % 128).unwrap_or(77);
+        let running = Arc::new(Running {
+            rundir: RunDir::under(dir.clone(), "lab")?,
+            dir,
+            supervisor: Mutex::new(None),
+        });
+        lock(&ALL).push(Arc::downgrade(&running));
+        let lab = Self {
+            running,
+            device,
+            interface: format!("strata{serial}"),
+            host_interface: match device {
+                LabDevice::Tap => format!("strata{serial}"),
+                LabDevice::Packet => format!("host{serial}"),
+            },
+            host: Ipv4Addr::new(10, net, 0, 1),
+            stack: Ipv4Addr::new(10, net, 0, 2),
+        };
+        let path = lab.running.dir.join("strata.toml");
+        fs::write(&path, lab.configure(config)?)?;
+        lab.spawn(&path)?;
+        lab.wait_ready(Duration::from_secs(20))?;
+        Ok(lab)
+    }
+
+    /// Makes the kernel's side where that is ours to make, and answers the configuration.
+    fn configure(&self, config: &LabConfig) -> Result<String> {
+        let (kind, host_address) = match self.device {
+            LabDevice::Tap => ("tap", format!("host-address = \"{}/24\"\n", self.host)),
+            LabDevice::Packet => {
+                create_veth(&self.host_interface, &self.interface)?;
+                for end in [&self.host_interface, &self.interface] {
+                    set_mtu(end, config.mtu)?;
+                    if !config.offload {
+                        no_offload(end)?;
+                    }
+                    set_up(end)?;
+                }
+                set_address(&self.host_interface, format!("{}/24", self.host).parse()?)?;
+                ("packet", String::new())
+            }
+        };
+        let offload = if config.offload {
+            ""
+        } else {
+            "offload = \"none\"\n"
+        };
+        Ok(format!(
+            "[[device]]\nname = \"{}\"\nkind = \"{kind}\"\naddresses = [\"{}/24\"]\nmtu = {}\n\
+             {host_address}{offload}{}\n\n[[route]]\nto = \"default\"\nvia = \"{}\"\n\n{}\n",
+            self.interface, self.stack, config.mtu, config.device, self.host, config.extra
+        ))
+    }
+
+    fn spawn(&self, config: &Path) -> Result<()> {
+        let dir = &self.running.dir;
+        let log = fs::File::create(dir.join("supervisor.log"))?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["up", "--foreground", "--name", "lab", "--config"])
+            .arg(config)
+            .env(AS_STRATA, "1")
+            .env("STRATA_RUN_DIR", dir)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // An interrupt that is typed is ours; we then stop the supervisor.
+            .process_group(0)
+            .spawn()
+            .context("cannot start the supervisor")?;
+        *lock(&self.running.supervisor) = Some(child);
+        Ok(())
+    }
+
+    fn wait_ready(&self, patience: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let ended = match lock(&self.running.supervisor).as_mut() {
+                Some(child) => child.try_wait()?,
+                None => bail!("it was stopped while it started"),
+            };
+            if let Some(status) = ended {
+                bail!("the supervisor ended ({status}):\n{}", self.log());
+            }
+            if let Ok(status) = self.status()
+                && status
+                    .daemons
+                    .iter()
+                    .all(|d| d.state == DaemonState::Running)
+            {
+                return Ok(());
+            }
+            if begin.elapsed() > patience {
+                bail!("not ready after {patience:?}:\n{}", self.log());
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What supervisor and daemons have said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.running.dir.join("supervisor.log")).unwrap_or_default()
+    }
+
+    /// Asks the supervisor.
+    ///
+    /// # Errors
+    /// When it does not answer or refuses.
+    pub fn ask(&self, request: &Request) -> Result<Answer> {
+        Ok(call(&self.running.rundir, request)?)
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub fn status(&self) -> Result<Status> {
+        match self.ask(&Request::Status)? {
+            Answer::Status(status) => Ok(status),
+            other => bail!("the supervisor answered {other:?} to a question for its status"),
+        }
+    }
+
+    /// One layer; `netdevd` is the first device's.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn layer(&self, name: &str) -> Result<DaemonStatus> {
+        self.status()?
+            .daemons
+            .into_iter()
+            .find(|d| d.name == name || d.name.split('@').next() == Some(name))
+            .with_context(|| format!("there is no layer {name}"))
+    }
+
+    /// Value of one of a layer's counters; 0 when it has none of that name.
+    ///
+    /// # Errors
+    /// When there is no such layer.
+    pub fn counter(&self, layer: &str, counter: &str) -> Result<u64> {
+        let counters = self.layer(layer)?.counters;
+        Ok(counters
+            .into_iter()
+            .find(|(name, _)| name == counter)
+            .map_or(0, |(_, value)| value))
+    }
+
+    /// Sends a signal to a layer's process and answers its process id.
+    ///
+    /// # Errors
+    /// When it has no process.
+    pub fn signal(&self, layer: &str, signal: Signal) -> Result<u32> {
+        let pid = self
+            .layer(layer)?
+            .pid
+            .with_context(|| format!("{layer} has no process"))?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)
+            .with_context(|| format!("cannot signal {layer} ({pid})"))?;
+        Ok(pid)
+    }
+
+    /// Waits until a layer runs under another process id than `old`; answers how long that took.
+    ///
+    /// # Errors
+    /// When it does not within ten seconds.
+    pub fn wait_replaced(&self, layer: &str, old: u32) -> Result<Duration> {
+        let begin = Instant::now();
+        loop {
+            let now = self.layer(layer)?;
+            if now.pid.is_some_and(|pid| pid != old) && now.state == DaemonState::Running {
+                return Ok(begin.elapsed());
+            }
+            if begin.elapsed() > Duration::from_secs(10) {
+                bail!(
+                    "{layer} has not come back ({:?}):\n{}",
+                    now.state,
+                    self.log()
+                );
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Directory of the constellation's sockets, for `libsocket::Stack::open`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.running.rundir.path()
+    }
+
+    /// The kind of device in use.
+    #[must_use]
+    pub fn device(&self) -> LabDevice {
+        self.device
+    }
+
+    /// Takes it down and looks whether anything of it is left.
+    ///
+    /// # Errors
+    /// What is left.
+    pub fn stop(self) -> Result<()> {
+        let daemons: Vec<u32> = self
+            .status()?
+            .daemons
+            .iter()
+            .filter_map(|d| d.pid)
+            .collect();
+        self.running.stop();
+        let left: Vec<_> = daemons.iter().filter(|pid| is_alive(**pid)).collect();
+        if !left.is_empty() {
+            bail!("these processes are left behind: {left:?}");
+        }
+        if !keep() && self.running.dir.exists() {
+            bail!("{} is left behind", self.running.dir.display());
+        }
+        Ok(())
+    }
+}
+
+/// Whether to keep the directory with configuration and log, for a look at what went wrong.
+fn keep() -> bool {
+    std::env::var_os("STRATA_KEEP_LAB").is_some()
+}
+
+/// Whether there is a process of that number that has not ended.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+impl Running {
+    /// Takes everything down, once.
+    fn stop(&self) {
+        let mut supervisor = lock(&self.supervisor);
+        if let Some(child) = supervisor.take() {
+            self.end(child);
+        }
+        if !keep() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    /// In good order if the supervisor answers, by force if it does not.
+    fn end(&self, mut supervisor: Child) {
+        let pids: Vec<u32> = match call(&self.rundir, &Request::Status) {
+            Ok(Answer::Status(status)) => status.daemons.iter().filter_map(|d| d.pid).collect(),
+            _ => Vec::new(),
+        };
+        // Also when it cannot be asked yet, or no more: the end of its standard input.
+        let asked = call(&self.rundir, &Request::Down).is_ok();
+        drop(supervisor.stdin.take());
+        let patience = Duration::from_secs(if asked { 5 } else { 2 });
+        let begin = Instant::now();
+        while begin.elapsed() < patience {
+            if matches!(supervisor.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            sleep(Duration::from_millis(2));
+        }
+        let _ = supervisor.kill();
+        let _ = supervisor.wait();
+        for pid in pids.into_iter().filter(|pid| is_alive(*pid)) {
+            let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
