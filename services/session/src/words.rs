@@ -112,6 +112,19 @@ impl<'a> Words<'a> {
         })
     }
 
+    /// What was last shown as free of the send buffer, from the word itself: for transports whose
+    /// records do not have it. Only the application could have scribbled it.
+    #[must_use]
+    pub fn tx_head(&self) -> u64 {
+        self.get64(control::TX_HEAD, Ordering::Relaxed)
+    }
+
+    /// What was last shown as received, likewise.
+    #[must_use]
+    pub fn rx_tail(&self) -> u64 {
+        self.get64(control::RX_TAIL, Ordering::Relaxed)
+    }
+
     /// The incarnation taken from the accept queue.
     #[must_use]
     pub fn accepted(&self) -> u32 {
