@@ -1,0 +1,129 @@
+//! Killing layers while data moves.
+
+use crate::tcp::connect;
+use anyhow::{Context, Result, ensure};
+use integration::Trials;
+use integration::transfer::{Writes, both_ways};
+use libsocket::Stack;
+use nix::sys::signal::Signal;
+use std::thread;
+use std::time::Duration;
+use strata::admin::Request;
+use strata::lab::{Lab, LabConfig};
+
+pub(crate) fn add(trials: &mut Trials) {
+    trials.add("kill_netdevd_in_mid_transfer", || kill("netdevd", Signal::SIGKILL));
+    trials.add("kill_ipd_in_mid_transfer", || kill("ipd", Signal::SIGKILL));
+    trials.add("kill_tcpd_in_mid_transfer", || kill("tcpd", Signal::SIGKILL));
+    trials.add("kill_udpd_in_mid_transfer", || kill("udpd", Signal::SIGKILL));
+    trials.add("hang_tcpd_in_mid_transfer", || kill("tcpd", Signal::SIGSTOP));
+    trials.add("restart_every_layer_in_mid_transfer", restart);
+    trials.add("accept_and_connect_across_kills_of_tcpd", opening);
+    trials.add("udp_socket_survives_udpd", udp_socket);
+}
+
+const LEN: u64 = 192 << 20;
+
+fn kill(layer: &str, signal: Signal) -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (idle_theirs, idle_ours) = connect(&lab, &stack, false)?;
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(60));
+        let old = lab.signal(layer, signal)?;
+        lab.wait_replaced(layer, old)?;
+    }
+    ensure!(!transfer.is_finished(), "the transfer was over before the last {signal}");
+    let silence = transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| format!("{signal} of {layer}\n{}", lab.log()))?;
+    println!("{signal} of {layer}: longest silence {silence:?}");
+    // A connection that was idle all the time is as it was.
+    both_ways(idle_ours, idle_theirs, 1 << 20, Writes::MIXED).context("the idle connection")?;
+    Ok(())
+}
+
+fn restart() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    for layer in ["netdevd", "ipd", "tcpd", "udpd"] {
+        lab.ask(&Request::Restart { layer: layer.to_owned() })?;
+    }
+    ensure!(!transfer.is_finished(), "the transfer was over before the last restart");
+    transfer.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    Ok(())
+}
+
+/// Connections opened both ways while tcpd dies again and again: each is accepted exactly once
+/// and carries its own bytes.
+fn opening() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let listener = stack.listen((lab.stack, 0))?;
+    let to = listener.local_addr()?;
+    let count = 60u32;
+    let server = thread::spawn(move || -> Result<Vec<u32>> {
+        let mut seen = Vec::new();
+        for _ in 0..count {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+            let mut id = [0; 4];
+            std::io::Read::read_exact(&mut stream, &mut id)?;
+            std::io::Write::write_all(&mut stream, &id)?;
+            seen.push(u32::from_le_bytes(id));
+        }
+        Ok(seen)
+    });
+    let clients = thread::spawn(move || -> Result<()> {
+        for id in 0..count {
+            let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(20))?;
+            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+            std::io::Write::write_all(&mut stream, &id.to_le_bytes())?;
+            let mut echoed = [0; 4];
+            std::io::Read::read_exact(&mut stream, &mut echoed)
+                .with_context(|| format!("connection {id}"))?;
+            ensure!(echoed == id.to_le_bytes());
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    });
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(70));
+        let old = lab.signal("tcpd", Signal::SIGKILL)?;
+        lab.wait_replaced("tcpd", old)?;
+    }
+    clients.join().map_err(|_| anyhow::anyhow!("panicked"))?.with_context(|| lab.log())?;
+    let mut seen = server.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    seen.sort_unstable();
+    ensure!(seen == (0..count).collect::<Vec<_>>(), "accepted {seen:?}");
+    Ok(())
+}
+
+fn udp_socket() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let ours = stack.udp((lab.stack, 0))?;
+    ours.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let theirs = std::net::UdpSocket::bind((lab.host, 0))?;
+    theirs.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let (to_us, to_them) = (ours.local_addr()?, theirs.local_addr()?);
+    for round in 0..5u8 {
+        let old = lab.signal("udpd", Signal::SIGKILL)?;
+        lab.wait_replaced("udpd", old)?;
+        let mut buffer = [0; 8];
+        // Datagrams may be lost around a death, so each is tried a few times.
+        let arrived = (0..10).any(|_| {
+            ours.send_to(&[round], to_them).is_ok()
+                && theirs.recv(&mut buffer).is_ok()
+                && theirs.send_to(&[round], to_us).is_ok()
+                && ours.recv(&mut buffer).is_ok_and(|n| n == 1)
+        });
+        ensure!(arrived, "nothing arrives after death {round}");
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! The constellation against the Linux kernel.
+
+use std::process::ExitCode;
+
+mod counters;
+mod faults;
+mod hostile;
+mod readiness;
+mod tcp;
+mod udp;
+
+fn main() -> ExitCode {
+    integration::main(|trials| {
+        udp::add(trials);
+        tcp::add(trials);
+        readiness::add(trials);
+        counters::add(trials);
+        hostile::add(trials);
+        faults::add(trials);
+    })
+}
