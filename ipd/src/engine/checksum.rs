@@ -38,6 +38,14 @@ pub(crate) fn add(
     })
 }
 
+/// Whether the place of a partial checksum, if there is one to complete, is still there after
+/// the packet was cut.
+pub(crate) fn is_possible(skb: &SkBuff) -> bool {
+    let desc = skb.desc();
+    let end = u32::from(desc.csum_start) + u32::from(desc.csum_offset) + 2;
+    desc.ip_summed != PARTIAL || end <= desc.tail
+}
+
 /// Completes a partial checksum in software, for a packet that no device gets to see whole.
 ///
 /// # Errors
@@ -47,7 +55,9 @@ pub(crate) fn complete(arena: &Arena, skb: &mut SkBuff) -> Result<(), PeerFault>
     if skb.desc().ip_summed != PARTIAL {
         return Ok(());
     }
-    let start = u32::from(skb.desc().csum_start).checked_sub(skb.data_offset()).ok_or(BAD)? as usize;
+    let start = u32::from(skb.desc().csum_start)
+        .checked_sub(skb.data_offset())
+        .ok_or(BAD)? as usize;
     let field = start + usize::from(skb.desc().csum_offset);
     let len = skb.len().checked_sub(start).ok_or(BAD)?;
     let mut sum = Checksum::new();

@@ -3,13 +3,23 @@
 use super::counters::Counter;
 use super::{Engine, Env};
 use abi::skbuff::HEADROOM;
+use abi::skbuff::checksum::PARTIAL;
 use shm::{SizeClass, SkBuff};
 
 impl Engine {
     /// An empty sk_buff of the own pool with room for `len` bytes behind the headroom.
     pub(super) fn alloc(&mut self, env: &mut Env<'_>, len: usize) -> Option<SkBuff> {
-        let small = env.alloc.pool().layout().small_size.saturating_sub(HEADROOM) as usize;
-        let class = if len <= small { SizeClass::Small } else { SizeClass::Large };
+        let small = env
+            .alloc
+            .pool()
+            .layout()
+            .small_size
+            .saturating_sub(HEADROOM) as usize;
+        let class = if len <= small {
+            SizeClass::Small
+        } else {
+            SizeClass::Large
+        };
         let skb = env.alloc.alloc(class).filter(|skb| skb.tailroom() >= len);
         if skb.is_none() {
             self.counters.bump(Counter::NoBuffers);
@@ -25,12 +35,18 @@ impl Engine {
     /// A copy of `skb` in the own pool, data at the same header; none when it cannot be made.
     pub(super) fn copy_to_own(&mut self, env: &mut Env<'_>, skb: &SkBuff) -> Option<SkBuff> {
         let len = skb.len();
+        let partial = skb.desc().ip_summed == PARTIAL;
+        if partial && u32::from(skb.desc().csum_start) < skb.data_offset() {
+            return None;
+        }
         let mut copy = self.alloc(env, len)?;
         env.arena.copy_out(skb, 0, copy.put(len)?).ok()?;
         self.counters.add(Counter::IpCopiedBytes, len as u64);
         let (from, to) = (skb.data_offset(), copy.data_offset());
         let moved = |offset: u16| {
-            u32::from(offset).checked_sub(from).and_then(|o| u16::try_from(o + to).ok())
+            u32::from(offset)
+                .checked_sub(from)
+                .and_then(|o| u16::try_from(o + to).ok())
         };
         let (old, new) = (*skb.desc(), copy.desc_mut());
         new.network = moved(old.network).unwrap_or(abi::skbuff::OFFSET_NONE);

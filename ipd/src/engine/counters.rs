@@ -110,7 +110,9 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { counts: [0; NAMES.len()] }
+        Self {
+            counts: [0; NAMES.len()],
+        }
     }
 }
 

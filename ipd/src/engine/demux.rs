@@ -49,7 +49,14 @@ impl Engine {
             return self.icmp_input(env, ingress, header, skb);
         }
         if let Some(upper) = self.protocols.get(header.protocol) {
-            return self.deliver(env, ingress, upper, header, (kind::PACKET, header.protocol), skb);
+            return self.deliver(
+                env,
+                ingress,
+                upper,
+                header,
+                (kind::PACKET, header.protocol),
+                skb,
+            );
         }
         if self.protocols.ever(header.protocol) {
             // Its transport is being replaced: it must look as if the packet was lost.
@@ -76,7 +83,8 @@ impl Engine {
         skb: SkBuff,
     ) {
         // A looped packet lies in its sender's pool, which other transports have not mapped.
-        let mut skb = if ingress.looped && ingress.origin != Some(upper) && !Self::is_own(env, &skb) {
+        let mut skb = if ingress.looped && ingress.origin != Some(upper) && !Self::is_own(env, &skb)
+        {
             self.counters.bump(Counter::IpLoopbackCopies);
             let Some(copy) = self.copy_to_own(env, &skb) else {
                 return self.counters.bump(Counter::IpInDiscards);

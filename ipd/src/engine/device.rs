@@ -85,25 +85,39 @@ impl Devices {
 
     /// Of several devices, the first that reaches a network at all.
     pub(crate) fn first_wired(&self) -> Option<&Device> {
-        self.0.iter().find(|d| !d.loopback && !d.addresses.is_empty())
+        self.0
+            .iter()
+            .find(|d| !d.loopback && !d.addresses.is_empty())
     }
 
     /// Takes in a driver's report; none for a device that is not configured.
     pub(crate) fn report(&mut self, index: DevIndex, mac: [u8; 6], mtu: u16) -> Option<News> {
         let device = self.0.iter_mut().find(|d| d.index == index)?;
         let first = !std::mem::replace(&mut device.reported, true);
-        let mac = Some(MacAddr(mac)).filter(|m| m.is_unicast()).unwrap_or(device.mac);
+        let mac = Some(MacAddr(mac))
+            .filter(|m| m.is_unicast())
+            .unwrap_or(device.mac);
         // The configuration is the upper bound; a driver that says nonsense is not followed.
-        let mtu = if (68..device.mtu).contains(&mtu) { mtu } else { device.mtu };
+        let mtu = if (68..device.mtu).contains(&mtu) {
+            mtu
+        } else {
+            device.mtu
+        };
         let moved = mac != device.mac;
         let changed = moved || mtu != device.mtu;
         (device.mac, device.mtu) = (mac, mtu);
-        Some(News { changed, first, moved })
+        Some(News {
+            changed,
+            first,
+            moved,
+        })
     }
 
     /// An address of ours on `device` to ask for `target` from: one of the same network if any.
     pub(crate) fn source_toward(&self, device: DevIndex, target: IpAddr) -> Option<Ipv4Addr> {
-        let (device, IpAddr::V4(target)) = (self.get(device)?, target) else { return None };
+        let (device, IpAddr::V4(target)) = (self.get(device)?, target) else {
+            return None;
+        };
         let near = device.addresses.iter().find(|net| net.contains(&target));
         near.or(device.addresses.first()).map(Ipv4Net::addr)
     }

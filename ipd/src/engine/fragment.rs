@@ -22,7 +22,8 @@ impl Engine {
         let mut fragments = std::mem::take(&mut self.fragments);
         if whole && self.cut(env, what, route, &skb, &mut fragments).is_some() {
             self.counters.bump(Counter::IpFragOks);
-            self.counters.add(Counter::IpFragCreates, fragments.len() as u64);
+            self.counters
+                .add(Counter::IpFragCreates, fragments.len() as u64);
             self.counters.add(Counter::IpCopiedBytes, skb.len() as u64);
             drop(skb);
             for fragment in fragments.drain(..) {
@@ -45,7 +46,10 @@ impl Engine {
     ) -> Option<()> {
         // RFC 791 3.2: all but the last carry a multiple of 8 bytes.
         let layout = env.alloc.pool().layout();
-        let room = layout.small_size.max(layout.large_size).saturating_sub(HEADROOM) as usize;
+        let room = layout
+            .small_size
+            .max(layout.large_size)
+            .saturating_sub(HEADROOM) as usize;
         let most = (usize::from(route.mtu).min(room).checked_sub(HEADER_LEN)?) & !7;
         if most == 0 {
             return None;

@@ -17,7 +17,10 @@ impl Keyed {
     pub(crate) fn new(secret: [u8; 16]) -> Self {
         let whole = u128::from_le_bytes(secret);
         let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
-        Self { k0: half(whole), k1: half(whole >> 64) }
+        Self {
+            k0: half(whole),
+            k1: half(whole >> 64),
+        }
     }
 
     /// The hash of `value`, reduced to below `n` (a power of two).

@@ -18,7 +18,11 @@ pub(crate) fn parse(bytes: &[u8], available: usize) -> Result<Repr, Counter> {
         return Err(Counter::IpInHdrErrors);
     }
     let header = bytes.get(..header_len).ok_or(Counter::IpInTruncated)?;
-    let packet = Packet { raw, header, payload: &[] };
+    let packet = Packet {
+        raw,
+        header,
+        payload: &[],
+    };
     // RFC 1122 3.2.1.2: the checksum must be verified.
     if !packet.verify_checksum() {
         return Err(Counter::IpInCsumErrors);

@@ -23,13 +23,24 @@ impl Idents {
             let [a, b, ..] = keyed.hash_one((i, now)).to_le_bytes();
             u16::from_le_bytes([a, b])
         };
-        Self { counters: (0..COUNTERS).map(start).collect(), keyed }
+        Self {
+            counters: (0..COUNTERS).map(start).collect(),
+            keyed,
+        }
     }
 
     /// The identification for the next packet; a super-frame takes one for each of `segments`.
-    pub(crate) fn next(&mut self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segments: u16) -> u16 {
+    pub(crate) fn next(
+        &mut self,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        protocol: u8,
+        segments: u16,
+    ) -> u16 {
         let place = self.keyed.bucket(&(src, dst, protocol), COUNTERS);
-        let Some(counter) = self.counters.get_mut(place) else { return 0 };
+        let Some(counter) = self.counters.get_mut(place) else {
+            return 0;
+        };
         let ident = *counter;
         *counter = counter.wrapping_add(segments);
         ident

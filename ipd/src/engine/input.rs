@@ -3,7 +3,7 @@
 use super::counters::Counter;
 use super::demux::Ingress;
 use super::route::Kind;
-use super::{Engine, Env, header};
+use super::{Engine, Env, checksum, header};
 use abi::DevIndex;
 use abi::skbuff::{OFFSET_NONE, flag, kind};
 use core::net::Ipv4Addr;
@@ -47,6 +47,9 @@ impl Engine {
         if total_len < available {
             // What the link added behind the datagram is not part of it.
             skb.trim(total_len);
+            if !checksum::is_possible(&skb) {
+                return self.counters.bump(Counter::IpInHdrErrors);
+            }
         }
         if header.tos & 3 == 3 {
             self.counters.bump(Counter::IpInCeMarks);
@@ -68,8 +71,14 @@ impl Engine {
             }
             Destination::Refused(counter) => return self.counters.bump(counter),
         };
-        self.counters.add(Counter::IpPayloadBytes, header.payload_len() as u64);
-        let ingress = Ingress { device, origin: None, looped: false, to_many };
+        self.counters
+            .add(Counter::IpPayloadBytes, header.payload_len() as u64);
+        let ingress = Ingress {
+            device,
+            origin: None,
+            looped: false,
+            to_many,
+        };
         self.local_input(env, ingress, &header, skb);
     }
 
@@ -117,5 +126,7 @@ impl Engine {
 
 /// Offset of the data as the descriptor's header fields hold it.
 pub(super) fn here(skb: &SkBuff) -> Option<u16> {
-    u16::try_from(skb.data_offset()).ok().filter(|&o| o != OFFSET_NONE)
+    u16::try_from(skb.data_offset())
+        .ok()
+        .filter(|&o| o != OFFSET_NONE)
 }

@@ -7,9 +7,9 @@ use super::{Action, Engine, Env};
 use abi::DevIndex;
 use core::net::{IpAddr, Ipv4Addr};
 use shm::SkBuff;
+use wire::MacAddr;
 use wire::ethernet::{EtherType, HEADER_LEN, Header};
 use wire::icmpv4::{self, unreachable};
-use wire::MacAddr;
 
 impl Engine {
     /// Sends a datagram, data at its IP header, along `route`.
@@ -28,7 +28,10 @@ impl Engine {
             Kind::Multicast => MacAddr::from_ipv4_multicast(dst).unwrap_or(MacAddr::BROADCAST),
             Kind::Unicast | Kind::Local if device.loopback => device.mac,
             Kind::Unicast | Kind::Local => {
-                let key = Key { device: route.device, ip: route.next_hop };
+                let key = Key {
+                    device: route.device,
+                    ip: route.next_hop,
+                };
                 let (neighbour, verdict) = self.neigh.outgoing(key, route.neighbour, env.now);
                 if route.neighbour != Some(neighbour) {
                     self.cache.remember(IpAddr::V4(dst), neighbour);
@@ -54,7 +57,13 @@ impl Engine {
     }
 
     /// Puts the Ethernet header on and lets the frame go.
-    pub(super) fn frame(&mut self, env: &mut Env<'_>, device: DevIndex, dst: MacAddr, mut skb: SkBuff) {
+    pub(super) fn frame(
+        &mut self,
+        env: &mut Env<'_>,
+        device: DevIndex,
+        dst: MacAddr,
+        mut skb: SkBuff,
+    ) {
         self.counters.bump(Counter::IpOutTransmits);
         if self.push_ethernet(device, dst, EtherType::IPV4, &mut skb) {
             env.out.push(Action::Transmit { device, skb });
@@ -71,10 +80,20 @@ impl Engine {
         ethertype: EtherType,
         skb: &mut SkBuff,
     ) -> bool {
-        let Some(d) = self.devices.get(device) else { return false };
-        let header = Header { dst, src: d.mac, ethertype };
-        let emitted = skb.push(HEADER_LEN).is_some_and(|place| header.emit(place).is_ok());
-        let Ok(mac) = u16::try_from(skb.data_offset()) else { return false };
+        let Some(d) = self.devices.get(device) else {
+            return false;
+        };
+        let header = Header {
+            dst,
+            src: d.mac,
+            ethertype,
+        };
+        let emitted = skb
+            .push(HEADER_LEN)
+            .is_some_and(|place| header.emit(place).is_ok());
+        let Ok(mac) = u16::try_from(skb.data_offset()) else {
+            return false;
+        };
         let desc = skb.desc_mut();
         desc.mac = mac;
         desc.dev_out = device.0;

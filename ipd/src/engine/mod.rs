@@ -150,7 +150,9 @@ impl Engine {
 
     /// What the driver says of a device. The first word of it starts the announcements.
     pub fn device_report(&mut self, device: DevIndex, mac: [u8; 6], mtu: u16, now: Nanos) {
-        let Some(news) = self.devices.report(device, mac, mtu) else { return };
+        let Some(news) = self.devices.report(device, mac, mtu) else {
+            return;
+        };
         if news.changed {
             self.cache.flush();
         }
@@ -175,13 +177,21 @@ impl Engine {
     /// When [`Engine::expire`] is to be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Nanos> {
-        let deadlines =
-            [self.neigh.deadline(), self.reassembly.deadline(), self.announcer.deadline()];
+        let deadlines = [
+            self.neigh.deadline(),
+            self.reassembly.deadline(),
+            self.announcer.deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 
     fn route(&mut self, dst: Ipv4Addr, now: Nanos) -> Option<route::Route> {
-        let tables = route::Tables { fib: &self.fib, pmtu: &self.pmtu, devices: &self.devices };
-        self.cache.lookup(IpAddr::V4(dst), tables, now, &mut self.counters)
+        let tables = route::Tables {
+            fib: &self.fib,
+            pmtu: &self.pmtu,
+            devices: &self.devices,
+        };
+        self.cache
+            .lookup(IpAddr::V4(dst), tables, now, &mut self.counters)
     }
 }

@@ -44,9 +44,22 @@ impl Engine {
         self.counters.bump(Counter::IpOutRequests);
         let transport = here(&skb).unwrap_or(OFFSET_NONE);
         let desc = skb.desc_mut();
-        let address = |addr, family| Endpoint { addr, family, port: 0 }.ip();
-        let (src, dst) = (address(desc.src, desc.family), address(desc.dst, desc.family));
-        let (flags, device) = (desc.flags, Some(DevIndex(desc.dev_out)).filter(|d| d.0 != 0));
+        let address = |addr, family| {
+            Endpoint {
+                addr,
+                family,
+                port: 0,
+            }
+            .ip()
+        };
+        let (src, dst) = (
+            address(desc.src, desc.family),
+            address(desc.dst, desc.family),
+        );
+        let (flags, device) = (
+            desc.flags,
+            Some(DevIndex(desc.dev_out)).filter(|d| d.0 != 0),
+        );
         desc.flags = flags & flag::GSO_ECN;
         (desc.mac, desc.network, desc.transport) = (OFFSET_NONE, OFFSET_NONE, transport);
         (desc.dev_in, desc.dev_out) = (0, 0);
@@ -86,7 +99,10 @@ impl Engine {
         if route.kind == Kind::Broadcast && !what.broadcast_ok {
             return self.counters.bump(Counter::IpOutBroadcastDenied);
         }
-        let what = Outgoing { src: Some(src), ..*what };
+        let what = Outgoing {
+            src: Some(src),
+            ..*what
+        };
         let Ok(total_len) = u16::try_from(HEADER_LEN + skb.len()) else {
             return self.counters.bump(Counter::IpOutTooBig);
         };
@@ -96,7 +112,11 @@ impl Engine {
         }
         // A super-frame goes out as segments of gso_size bytes each; they must fit, not it.
         let is_gso = skb.desc().gso_type != gso::NONE;
-        let unit = if is_gso { Self::segment_len(&skb) } else { usize::from(total_len) };
+        let unit = if is_gso {
+            Self::segment_len(&skb)
+        } else {
+            usize::from(total_len)
+        };
         if unit > usize::from(route.mtu) {
             if what.dont_frag || is_gso {
                 self.counters.bump(Counter::IpOutTooBig);
@@ -125,7 +145,11 @@ impl Engine {
             None => self.devices.first_wired(),
         }?;
         Some(Route {
-            kind: if what.dst.is_broadcast() { Kind::Broadcast } else { Kind::Multicast },
+            kind: if what.dst.is_broadcast() {
+                Kind::Broadcast
+            } else {
+                Kind::Multicast
+            },
             device: device.index,
             next_hop: IpAddr::V4(what.dst),
             source: IpAddr::V4(device.addresses.first()?.addr()),
@@ -136,8 +160,12 @@ impl Engine {
 
     /// The source address: the route's, or the sender's own if it may be used there.
     fn source(&self, what: &Outgoing, route: &Route) -> Option<Ipv4Addr> {
-        let IpAddr::V4(chosen) = route.source else { return None };
-        let Some(src) = what.src.filter(|&src| src != chosen) else { return Some(chosen) };
+        let IpAddr::V4(chosen) = route.source else {
+            return None;
+        };
+        let Some(src) = what.src.filter(|&src| src != chosen) else {
+            return Some(chosen);
+        };
         // RFC 1122 3.2.1.3: a host sends from its own addresses only, and 127/8 stays inside.
         let leaves = route.kind != Kind::Local;
         let allowed = self.fib.is_local(IpAddr::V4(src)) && !(leaves && src.is_loopback());
@@ -162,8 +190,12 @@ impl Engine {
         if !push_header(&mut skb, &header) {
             return self.counters.bump(Counter::IpOutDiscards);
         }
-        let ingress =
-            Ingress { device: DevIndex(0), origin: what.origin, looped: true, to_many: false };
+        let ingress = Ingress {
+            device: DevIndex(0),
+            origin: what.origin,
+            looped: true,
+            to_many: false,
+        };
         self.local_input(env, ingress, &header, skb);
     }
 
@@ -172,7 +204,10 @@ impl Engine {
     fn refuse(&mut self, env: &mut Env<'_>, what: &Outgoing, mut skb: SkBuff, code: u8, mtu: u16) {
         let total_len = u16::try_from(HEADER_LEN + skb.len()).unwrap_or(u16::MAX);
         if what.origin.is_some() && push_header(&mut skb, &header_for(what, 0, total_len)) {
-            let error = icmpv4::Repr::DestinationUnreachable { code, next_hop_mtu: mtu };
+            let error = icmpv4::Repr::DestinationUnreachable {
+                code,
+                next_hop_mtu: mtu,
+            };
             self.local_error(env, &error, &skb);
         }
     }
@@ -186,7 +221,11 @@ fn segments(skb: &SkBuff) -> u16 {
 
 /// The IPv4 header of a whole datagram.
 pub(super) fn header_for(what: &Outgoing, ident: u16, total_len: u16) -> Repr {
-    let default_ttl = if what.dst.is_multicast() { MULTICAST_TTL } else { DEFAULT_TTL };
+    let default_ttl = if what.dst.is_multicast() {
+        MULTICAST_TTL
+    } else {
+        DEFAULT_TTL
+    };
     Repr {
         src: what.src.unwrap_or(Ipv4Addr::UNSPECIFIED),
         dst: what.dst,
@@ -202,7 +241,9 @@ pub(super) fn header_for(what: &Outgoing, ident: u16, total_len: u16) -> Repr {
 
 /// Pushes a header into the headroom and notes where it is; false when there is no room.
 pub(super) fn push_header(skb: &mut SkBuff, header: &Repr) -> bool {
-    let emitted = skb.push(header.header_len()).is_some_and(|place| header.emit(place).is_ok());
+    let emitted = skb
+        .push(header.header_len())
+        .is_some_and(|place| header.emit(place).is_ok());
     let network = here(skb);
     skb.desc_mut().network = network.unwrap_or(OFFSET_NONE);
     emitted && network.is_some()

@@ -35,7 +35,11 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { places: vec![None; CAPACITY as usize], dirty: Vec::new(), keyed }
+        Self {
+            places: vec![None; CAPACITY as usize],
+            dirty: Vec::new(),
+            keyed,
+        }
     }
 
     fn place(&self, dst: IpAddr) -> usize {
@@ -77,7 +81,11 @@ impl Table {
             return None;
         }
         let place = self.place(dst);
-        *self.places.get_mut(place)? = Some(PathMtu { dst, mtu, expires: now + LIFETIME });
+        *self.places.get_mut(place)? = Some(PathMtu {
+            dst,
+            mtu,
+            expires: now + LIFETIME,
+        });
         self.dirty.push(u32::try_from(place).ok()?);
         Some(mtu)
     }
@@ -133,7 +141,11 @@ mod tests {
     #[test]
     fn implausible_reports_change_nothing_much() {
         let mut t = table();
-        assert_eq!(t.update(DST, 1600, 1500, 1500, 5), None, "it would have fitted");
+        assert_eq!(
+            t.update(DST, 1600, 1500, 1500, 5),
+            None,
+            "it would have fitted"
+        );
         assert_eq!(t.update(DST, 1450, 1500, 1400, 5), None, "an increase");
         assert_eq!(t.update(DST, 68, 1500, 1500, 5), Some(MIN_PMTU), "crumbs");
     }

@@ -16,7 +16,10 @@ pub(crate) struct Protocols {
 
 impl Default for Protocols {
     fn default() -> Self {
-        Self { serving: [NONE; 256], ever: [false; 256] }
+        Self {
+            serving: [NONE; 256],
+            ever: [false; 256],
+        }
     }
 }
 
@@ -30,7 +33,9 @@ impl Protocols {
         }
         for number in numbers {
             let place = usize::from(number);
-            if let (Some(serving), Some(ever)) = (self.serving.get_mut(place), self.ever.get_mut(place)) {
+            if let (Some(serving), Some(ever)) =
+                (self.serving.get_mut(place), self.ever.get_mut(place))
+            {
                 *ever = true;
                 if *serving == NONE {
                     *serving = upper.0;
@@ -42,11 +47,18 @@ impl Protocols {
     /// Who serves `protocol` now.
     #[inline]
     pub(crate) fn get(&self, protocol: u8) -> Option<Upper> {
-        self.serving.get(usize::from(protocol)).copied().filter(|&u| u != NONE).map(Upper)
+        self.serving
+            .get(usize::from(protocol))
+            .copied()
+            .filter(|&u| u != NONE)
+            .map(Upper)
     }
 
     /// Whether anybody ever did.
     pub(crate) fn ever(&self, protocol: u8) -> bool {
-        self.ever.get(usize::from(protocol)).copied().unwrap_or(false)
+        self.ever
+            .get(usize::from(protocol))
+            .copied()
+            .unwrap_or(false)
     }
 }

@@ -68,14 +68,30 @@ impl Engine {
     /// Takes over a record of a predecessor; false when it makes no sense (any more), then it is
     /// to be cleared.
     pub fn restore(&mut self, index: u32, record: &StateRecord, now: Nanos) -> bool {
-        let Some(ip) = record.ip.ip() else { return false };
+        let Some(ip) = record.ip.ip() else {
+            return false;
+        };
         let (restored, counter) = if index < neigh::CAPACITY {
-            let key = Key { device: DevIndex(record.device), ip };
+            let key = Key {
+                device: DevIndex(record.device),
+                ip,
+            };
             let known = self.devices.get(key.device).is_some();
-            let saved = Saved { key, mac: MacAddr(record.mac), confirmed: record.time };
-            (known && self.neigh.restore(index, saved, now), Counter::NeighRestored)
+            let saved = Saved {
+                key,
+                mac: MacAddr(record.mac),
+                confirmed: record.time,
+            };
+            (
+                known && self.neigh.restore(index, saved, now),
+                Counter::NeighRestored,
+            )
         } else {
-            let path = PathMtu { dst: ip, mtu: record.mtu, expires: record.time };
+            let path = PathMtu {
+                dst: ip,
+                mtu: record.mtu,
+                expires: record.time,
+            };
             (self.pmtu.restore(path, now), Counter::PmtuRestored)
         };
         if restored {

@@ -12,7 +12,9 @@ fn columns(names: &[&str]) -> Vec<String> {
 
 impl Engine {
     fn device_name(&self, index: DevIndex) -> String {
-        self.devices.get(index).map_or_else(|| format!("#{}", index.0), |d| d.name.clone())
+        self.devices
+            .get(index)
+            .map_or_else(|| format!("#{}", index.0), |d| d.name.clone())
     }
 
     /// The neighbour table, as `ip neighbour` shows it.
@@ -20,23 +22,42 @@ impl Engine {
     pub fn neighbours(&self, now: Nanos) -> Report {
         let row = |n: &super::neigh::Neighbour| {
             let state = n.state_at(now);
-            let mac = if state.is_valid() { n.mac.to_string() } else { "-".to_owned() };
+            let mac = if state.is_valid() {
+                n.mac.to_string()
+            } else {
+                "-".to_owned()
+            };
             let confirmed = match n.confirmed {
                 0 => "-".to_owned(),
                 at => format!("{} s ago", now.saturating_sub(at) / 1_000_000_000),
             };
             let device = self.device_name(n.key.device);
             let queued = n.queue.len().to_string();
-            vec![n.key.ip.to_string(), device, mac, state.name().to_owned(), confirmed, queued]
+            vec![
+                n.key.ip.to_string(),
+                device,
+                mac,
+                state.name().to_owned(),
+                confirmed,
+                queued,
+            ]
         };
-        let names = ["address", "device", "lladdr", "state", "confirmed", "queued"];
+        let names = [
+            "address",
+            "device",
+            "lladdr",
+            "state",
+            "confirmed",
+            "queued",
+        ];
         (columns(&names), self.neigh.iter().map(row).collect())
     }
 
     /// The routes, path MTUs among them as host routes.
     #[must_use]
     pub fn routes(&self, now: Nanos) -> Report {
-        let dash = |ip: Option<std::net::IpAddr>| ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+        let dash =
+            |ip: Option<std::net::IpAddr>| ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let routes = self.fib.routes().into_iter().map(|r| {
             let mtu = self.devices.get(r.device).map_or(0, |d| d.mtu);
             vec![
@@ -74,7 +95,10 @@ impl Engine {
             let text = format!("{} mtu {} lladdr {}", addresses.join(" "), d.mtu, d.mac);
             row(format!("device {}", d.name), text);
         }
-        row("neighbours".to_owned(), self.neigh.iter().count().to_string());
+        row(
+            "neighbours".to_owned(),
+            self.neigh.iter().count().to_string(),
+        );
         row("reassembling".to_owned(), self.reassembly.len().to_string());
         row("path mtus".to_owned(), self.pmtu.iter().count().to_string());
         (columns(&["key", "value"]), rows)

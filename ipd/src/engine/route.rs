@@ -56,8 +56,12 @@ struct Place {
     route: Option<Route>,
 }
 
-const EMPTY: Place =
-    Place { dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED), generation: 0, expires: 0, route: None };
+const EMPTY: Place = Place {
+    dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    generation: 0,
+    expires: 0,
+    route: None,
+};
 
 /// The cache.
 #[derive(Debug)]
@@ -71,7 +75,11 @@ impl Cache {
     pub(crate) fn new(secret: [u8; 16]) -> Self {
         let [a, b, c, d, ..] = secret;
         let key = u32::from_le_bytes([a, b, c, d]);
-        Self { places: vec![EMPTY; PLACES as usize], generation: 1, key }
+        Self {
+            places: vec![EMPTY; PLACES as usize],
+            generation: 1,
+            key,
+        }
     }
 
     /// Forgets everything.
@@ -93,7 +101,9 @@ impl Cache {
             IpAddr::V6(v6) => {
                 let octets = v6.octets();
                 let (words, _) = octets.as_chunks::<4>();
-                words.iter().fold(0, |w: u32, part| w.rotate_left(9) ^ u32::from_le_bytes(*part))
+                words.iter().fold(0, |w: u32, part| {
+                    w.rotate_left(9) ^ u32::from_le_bytes(*part)
+                })
             }
         };
         // Fibonacci hashing: the upper bits of the product depend on all bits of the address.
@@ -118,7 +128,12 @@ impl Cache {
         }
         counters.bump(Counter::RouteCacheMisses);
         let (route, expires) = resolve(dst, tables, now);
-        *place = Place { dst, generation, expires, route };
+        *place = Place {
+            dst,
+            generation,
+            expires,
+            route,
+        };
         route
     }
 
@@ -148,7 +163,9 @@ fn resolve(dst: IpAddr, tables: Tables<'_>, now: Nanos) -> (Option<Route>, Nanos
         };
         return (Some(route), Nanos::MAX);
     }
-    let Some(hop) = tables.fib.lookup(dst) else { return (None, Nanos::MAX) };
+    let Some(hop) = tables.fib.lookup(dst) else {
+        return (None, Nanos::MAX);
+    };
     let limited = dst == IpAddr::V4(Ipv4Addr::BROADCAST);
     let kind = if hop.local {
         Kind::Local
@@ -161,7 +178,10 @@ fn resolve(dst: IpAddr, tables: Tables<'_>, now: Nanos) -> (Option<Route>, Nanos
     };
     let path = tables.pmtu.get(dst, now);
     // The driver may have found the link smaller than configured.
-    let link = tables.devices.get(hop.device).map_or(hop.mtu, |d| d.mtu.min(hop.mtu));
+    let link = tables
+        .devices
+        .get(hop.device)
+        .map_or(hop.mtu, |d| d.mtu.min(hop.mtu));
     let route = Route {
         kind,
         device: hop.device,

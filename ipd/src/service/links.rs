@@ -18,7 +18,10 @@ const MAX_REGISTERED: usize = 15;
 #[derive(Debug)]
 pub(super) enum Port {
     /// A transport and what it serves, as last seen.
-    Transport { upper: Upper, serves: ArrayVec<u16, MAX_REGISTERED> },
+    Transport {
+        upper: Upper,
+        serves: ArrayVec<u16, MAX_REGISTERED>,
+    },
     /// A device.
     Device(Lower),
 }
@@ -49,7 +52,10 @@ impl Ports {
     /// Sorts the links and registers with the devices' drivers.
     pub(super) fn new(plumbing: &Plumbing) -> Self {
         let port = |(link, at): (&LinkEnd, u8)| match link.side {
-            Side::Lower => Port::Transport { upper: Upper(at), serves: ArrayVec::new() },
+            Side::Lower => Port::Transport {
+                upper: Upper(at),
+                serves: ArrayVec::new(),
+            },
             Side::Upper => {
                 link.link().register(&ETHERTYPES);
                 Port::Device(Lower::new(link.device.unwrap_or_default()))
@@ -108,10 +114,13 @@ impl Ports {
         skb: SkBuff,
         now: Nanos,
     ) -> bool {
-        let found = links.iter_mut().zip(&mut self.0).find_map(|(link, port)| match port {
-            Port::Device(lower) if lower.device == device => Some((link, lower)),
-            _ => None,
-        });
+        let found = links
+            .iter_mut()
+            .zip(&mut self.0)
+            .find_map(|(link, port)| match port {
+                Port::Device(lower) if lower.device == device => Some((link, lower)),
+                _ => None,
+            });
         found.is_some_and(|(link, lower)| lower.transmit(link, skb, now))
     }
 

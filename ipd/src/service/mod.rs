@@ -47,11 +47,7 @@ impl Service for Ipd {
         state::LAYOUT.size()
     }
 
-    fn restore(
-        config: &DaemonConfig,
-        plumbing: &mut Plumbing,
-        now: Nanos,
-    ) -> anyhow::Result<Self> {
+    fn restore(config: &DaemonConfig, plumbing: &mut Plumbing, now: Nanos) -> anyhow::Result<Self> {
         ensure!(plumbing.alloc.is_some(), "ipd has no pool of its own");
         let fd = plumbing.state.as_ref().context("ipd has no state memory")?;
         let state = State::attach(fd).context("attaching ipd's state memory")?;
@@ -69,18 +65,32 @@ impl Service for Ipd {
 
     fn poll(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
         let now = cx.now;
-        let Plumbing { arena, alloc: Some(alloc), links, vitals, .. } = &mut *cx.plumbing else {
+        let Plumbing {
+            arena,
+            alloc: Some(alloc),
+            links,
+            vitals,
+            ..
+        } = &mut *cx.plumbing
+        else {
             return 0;
         };
         self.ports.look(links, &mut self.engine, now);
         let paused = self.ports.is_paused(now);
         let (engine, ports) = (&mut self.engine, &self.ports);
-        let mut env = Env { now, arena, alloc, out: &mut self.actions };
+        let mut env = Env {
+            now,
+            arena,
+            alloc,
+            out: &mut self.actions,
+        };
         let count = links.len();
         let mut handled = 0;
         for turn in 0..count {
             let at = (self.first + turn) % count;
-            let (Some(link), Some(port)) = (links.get_mut(at), ports.get(at)) else { continue };
+            let (Some(link), Some(port)) = (links.get_mut(at), ports.get(at)) else {
+                continue;
+            };
             if paused && port.upper().is_some() {
                 continue;
             }
@@ -91,7 +101,13 @@ impl Service for Ipd {
                     None => {
                         if vitals.tracing() {
                             let detail = u64::from(skb.desc().ethertype);
-                            vitals.trace(clock::now(), stage::IP_IN, skb.handle(), skb.len(), detail);
+                            vitals.trace(
+                                clock::now(),
+                                stage::IP_IN,
+                                skb.handle(),
+                                skb.len(),
+                                detail,
+                            );
                         }
                         engine.input(&mut env, port.device(), skb);
                     }
@@ -132,8 +148,13 @@ impl Service for Ipd {
                         self.engine.counters.bump(Counter::LowerRingFull);
                     }
                 }
-                Action::Deliver { upper: Upper(at), skb } => {
-                    let sent = links.get_mut(usize::from(at)).is_some_and(|l| l.send(skb).is_ok());
+                Action::Deliver {
+                    upper: Upper(at),
+                    skb,
+                } => {
+                    let sent = links
+                        .get_mut(usize::from(at))
+                        .is_some_and(|l| l.send(skb).is_ok());
                     if !sent {
                         self.engine.counters.bump(Counter::UpperRingFull);
                     }
@@ -141,11 +162,16 @@ impl Service for Ipd {
             }
         }
         self.retry_at = self.ports.retry_at(now);
-        self.engine.counters.take(|index, n| cx.plumbing.count(index, n));
+        self.engine
+            .counters
+            .take(|index, n| cx.plumbing.count(index, n));
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        [self.engine.deadline(), self.retry_at].into_iter().flatten().min()
+        [self.engine.deadline(), self.retry_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn reconfigure(&mut self, config: &DaemonConfig, _: &mut Context<'_>) {

@@ -12,8 +12,11 @@ const RECORD_LEN: u32 = 48;
 const _: () = assert!(size_of::<StateRecord>() == RECORD_LEN as usize);
 
 /// The table's layout.
-pub(super) const LAYOUT: RecordLayout =
-    RecordLayout { count: records::COUNT, len: RECORD_LEN, kind: KIND };
+pub(super) const LAYOUT: RecordLayout = RecordLayout {
+    count: records::COUNT,
+    len: RECORD_LEN,
+    kind: KIND,
+};
 
 /// The attached table.
 #[derive(Debug)]

@@ -35,7 +35,11 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, pending: Vec::new(), defended: HashMap::new() }
+        Self {
+            enabled,
+            pending: Vec::new(),
+            defended: HashMap::new(),
+        }
     }
 
     /// Announces the addresses of a device that has come up (`first`) or changed its link-layer
@@ -46,12 +50,13 @@ impl Announcer {
             return;
         }
         self.pending.retain(|p| p.device != device.index);
-        self.pending.extend(device.addresses.iter().map(|net| Pending {
-            device: device.index,
-            ip: net.addr(),
-            at: now,
-            left: ANNOUNCE_NUM,
-        }));
+        self.pending
+            .extend(device.addresses.iter().map(|net| Pending {
+                device: device.index,
+                ip: net.addr(),
+                at: now,
+                left: ANNOUNCE_NUM,
+            }));
     }
 
     pub(crate) fn deadline(&self) -> Option<Nanos> {

@@ -46,7 +46,11 @@ impl Engine {
             }
             Operation::Reply => {
                 self.counters.bump(Counter::ArpInReplies);
-                if for_us && !broadcast { How::Reply } else { How::Overheard }
+                if for_us && !broadcast {
+                    How::Reply
+                } else {
+                    How::Overheard
+                }
             }
             Operation::Other(_) => return self.counters.bump(Counter::ArpInErrors),
         };
@@ -63,9 +67,9 @@ impl Engine {
         let ip = IpAddr::V4(arp.sender_ip);
         // A stranger is worth a place only if we would send to it directly.
         let near = how != How::Request
-            || self.route(arp.sender_ip, env.now).is_some_and(|r| {
-                r.kind == Kind::Unicast && r.device == device && r.next_hop == ip
-            });
+            || self
+                .route(arp.sender_ip, env.now)
+                .is_some_and(|r| r.kind == Kind::Unicast && r.device == device && r.next_hop == ip);
         let how = if near { how } else { How::Overheard };
         let key = Key { device, ip };
         let learned = self.neigh.learn(key, arp.sender_mac, how, env.now);
@@ -85,7 +89,9 @@ impl Engine {
 
     /// Answers a request in its own buffer.
     fn arp_reply(&mut self, env: &mut Env<'_>, device: DevIndex, request: &Repr, mut skb: SkBuff) {
-        let Some(mac) = self.devices.get(device).map(|d| d.mac) else { return };
+        let Some(mac) = self.devices.get(device).map(|d| d.mac) else {
+            return;
+        };
         let reply = Repr {
             operation: Operation::Reply,
             sender_mac: mac,
@@ -115,7 +121,13 @@ impl Engine {
             return;
         };
         self.counters.bump(Counter::ArpOutRequests);
-        self.arp_send(env, key.device, source, target, to.unwrap_or(MacAddr::BROADCAST));
+        self.arp_send(
+            env,
+            key.device,
+            source,
+            target,
+            to.unwrap_or(MacAddr::BROADCAST),
+        );
     }
 
     /// Sends a request from `source` about `target` to the link-layer address `to`.
@@ -127,7 +139,9 @@ impl Engine {
         target: Ipv4Addr,
         to: MacAddr,
     ) {
-        let Some(mac) = self.devices.get(device).map(|d| d.mac) else { return };
+        let Some(mac) = self.devices.get(device).map(|d| d.mac) else {
+            return;
+        };
         let request = Repr {
             operation: Operation::Request,
             sender_mac: mac,
@@ -135,8 +149,12 @@ impl Engine {
             target_mac: MacAddr::UNSPECIFIED,
             target_ip: target,
         };
-        let Some(mut skb) = self.alloc(env, PACKET_LEN) else { return };
-        let built = skb.put(PACKET_LEN).is_some_and(|place| request.emit(place).is_ok());
+        let Some(mut skb) = self.alloc(env, PACKET_LEN) else {
+            return;
+        };
+        let built = skb
+            .put(PACKET_LEN)
+            .is_some_and(|place| request.emit(place).is_ok());
         if built && self.push_ethernet(device, to, EtherType::ARP, &mut skb) {
             env.out.push(Action::Transmit { device, skb });
         }

@@ -33,7 +33,9 @@ impl Engine {
         if link_broadcast || !self.may_complain(env, header, quoted) {
             return self.counters.bump(Counter::IcmpOutSuppressed);
         }
-        let leaves = self.route(header.src, env.now).is_none_or(|r| r.kind != Kind::Local);
+        let leaves = self
+            .route(header.src, env.now)
+            .is_none_or(|r| r.kind != Kind::Local);
         if leaves {
             match self.limiter.allow(header.src, env.now) {
                 Ok(()) => {}
@@ -41,7 +43,9 @@ impl Engine {
                 Err(Refused::Host) => return self.counters.bump(Counter::IcmpOutRateHost),
             }
         }
-        let Some(skb) = self.build_error(env, message, quoted) else { return };
+        let Some(skb) = self.build_error(env, message, quoted) else {
+            return;
+        };
         self.counters.bump(Counter::IcmpOutMsgs);
         self.counters.bump(match message {
             Message::TimeExceeded { .. } => Counter::IcmpOutTimeExcds,
@@ -68,7 +72,10 @@ impl Engine {
         if header.frag_offset != 0 {
             return false;
         }
-        if self.route(header.dst, env.now).is_none_or(|r| r.kind != Kind::Local) {
+        if self
+            .route(header.dst, env.now)
+            .is_none_or(|r| r.kind != Kind::Local)
+        {
             return false;
         }
         let single = !header.src.is_unspecified() && !header.src.is_multicast();
@@ -83,9 +90,10 @@ impl Engine {
     pub(in crate::engine) fn icmp_requested(&mut self, env: &mut Env<'_>, skb: &SkBuff) {
         let [_, _, kind, code] = skb.desc().mark.to_be_bytes();
         let message = match kind {
-            icmpv4::kind::DEST_UNREACHABLE => {
-                Message::DestinationUnreachable { code, next_hop_mtu: 0 }
-            }
+            icmpv4::kind::DEST_UNREACHABLE => Message::DestinationUnreachable {
+                code,
+                next_hop_mtu: 0,
+            },
             icmpv4::kind::TIME_EXCEEDED => Message::TimeExceeded { code },
             icmpv4::kind::PARAMETER_PROBLEM => Message::ParameterProblem { code, pointer: 0 },
             _ => return self.counters.bump(Counter::IpOutDiscards),
@@ -105,16 +113,26 @@ impl Engine {
         message: &Message,
         offending: &SkBuff,
     ) {
-        let Ok(sent) = header::parse(offending.linear(), usize::MAX) else { return };
+        let Ok(sent) = header::parse(offending.linear(), usize::MAX) else {
+            return;
+        };
         // Of a datagram's fragments the first speaks for all; our own answers have no sender.
         let echo = offending.linear().get(sent.header_len()) == Some(&icmpv4::kind::ECHO_REQUEST);
         if sent.frag_offset != 0 || (sent.protocol == protocol::ICMP && !echo) {
             return;
         }
-        let Some(upper) = self.protocols.get(sent.protocol) else { return };
-        let Some(mut skb) = self.build_error(env, message, offending.linear()) else { return };
+        let Some(upper) = self.protocols.get(sent.protocol) else {
+            return;
+        };
+        let Some(mut skb) = self.build_error(env, message, offending.linear()) else {
+            return;
+        };
         skb.desc_mut().ip_summed = checksum::UNNECESSARY;
-        let own = if sent.src.is_unspecified() { Ipv4Addr::LOCALHOST } else { sent.src };
+        let own = if sent.src.is_unspecified() {
+            Ipv4Addr::LOCALHOST
+        } else {
+            sent.src
+        };
         let what = Outgoing {
             src: Some(own),
             dst: own,
@@ -130,14 +148,30 @@ impl Engine {
         let header = header_for(&what, 0, total_len);
         if push_header(&mut skb, &header) {
             self.counters.bump(Counter::IcmpOutLocal);
-            let ingress =
-                Ingress { device: DevIndex(0), origin: None, looped: true, to_many: false };
-            self.deliver(env, ingress, upper, &header, (kind::ICMP_ERROR, sent.protocol), skb);
+            let ingress = Ingress {
+                device: DevIndex(0),
+                origin: None,
+                looped: true,
+                to_many: false,
+            };
+            self.deliver(
+                env,
+                ingress,
+                upper,
+                &header,
+                (kind::ICMP_ERROR, sent.protocol),
+                skb,
+            );
         }
     }
 
     /// An ICMP error in a fresh sk_buff, data at the ICMP header.
-    fn build_error(&mut self, env: &mut Env<'_>, message: &Message, quoted: &[u8]) -> Option<SkBuff> {
+    fn build_error(
+        &mut self,
+        env: &mut Env<'_>,
+        message: &Message,
+        quoted: &[u8],
+    ) -> Option<SkBuff> {
         let mut skb = self.alloc(env, MAX_ERROR_LEN)?;
         let len = icmpv4::build_error(message, quoted, skb.put(MAX_ERROR_LEN)?).ok()?;
         skb.trim(len);

@@ -48,7 +48,11 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { keyed, global: Bucket::default(), hosts: vec![Bucket::default(); HOSTS] }
+        Self {
+            keyed,
+            global: Bucket::default(),
+            hosts: vec![Bucket::default(); HOSTS],
+        }
     }
 
     /// Whether an error may go to `dst` now; if so, it is charged.
@@ -78,18 +82,33 @@ mod tests {
         let now = 1_000 * HOST.0;
         assert_eq!((0..10).filter(|_| l.allow(dst, now).is_ok()).count(), 6);
         assert_eq!(l.allow(dst, now), Err(Refused::Host));
-        assert_eq!((0..10).filter(|_| l.allow(dst, now + HOST.0).is_ok()).count(), 1);
-        assert_eq!((0..10).filter(|_| l.allow(dst, now + 60 * HOST.0).is_ok()).count(), 6);
+        assert_eq!(
+            (0..10)
+                .filter(|_| l.allow(dst, now + HOST.0).is_ok())
+                .count(),
+            1
+        );
+        assert_eq!(
+            (0..10)
+                .filter(|_| l.allow(dst, now + 60 * HOST.0).is_ok())
+                .count(),
+            6
+        );
     }
 
     #[test]
     fn many_destinations_share_the_limit_for_all() {
         let mut l = Limiter::new(Keyed::new([1; 16]));
         let now = HOST.0;
-        let sent = (0..1000u32).filter(|&i| l.allow(Ipv4Addr::from(i), now).is_ok()).count();
+        let sent = (0..1000u32)
+            .filter(|&i| l.allow(Ipv4Addr::from(i), now).is_ok())
+            .count();
         assert_eq!(sent, 50);
         let later = (0..1000u32)
-            .filter(|&i| l.allow(Ipv4Addr::from(i << 12), now + 20 * MILLISECOND).is_ok())
+            .filter(|&i| {
+                l.allow(Ipv4Addr::from(i << 12), now + 20 * MILLISECOND)
+                    .is_ok()
+            })
             .count();
         assert_eq!(later, 20);
     }

@@ -33,7 +33,8 @@ impl Engine {
     ) {
         self.counters.bump(Counter::IcmpInMsgs);
         let at = header.header_len();
-        let Ok(message) = Message::parse_unchecked(skb.linear().get(at..).unwrap_or_default()) else {
+        let Ok(message) = Message::parse_unchecked(skb.linear().get(at..).unwrap_or_default())
+        else {
             return self.counters.bump(Counter::IcmpInErrors);
         };
         if skb.desc().ip_summed == NONE {
@@ -77,10 +78,14 @@ impl Engine {
     /// back, its payload untouched.
     fn echo_reply(&mut self, env: &mut Env<'_>, ingress: Ingress, header: &Repr, mut skb: SkBuff) {
         // A buffer of one device's pool cannot be read by another device's driver.
-        let leaves = self.route(header.src, env.now).filter(|r| r.kind != Kind::Local);
+        let leaves = self
+            .route(header.src, env.now)
+            .filter(|r| r.kind != Kind::Local);
         let elsewhere = leaves.is_some_and(|r| r.device != ingress.device);
         if elsewhere && !Self::is_own(env, &skb) {
-            let Some(copy) = self.copy_to_own(env, &skb) else { return };
+            let Some(copy) = self.copy_to_own(env, &skb) else {
+                return;
+            };
             skb = copy;
         }
         if !skb.pull(header.header_len()) {
@@ -89,7 +94,9 @@ impl Engine {
         let partial = skb.desc().ip_summed == PARTIAL;
         let answered = if partial {
             // The field holds no sum yet; whoever completes it will see the new type.
-            skb.linear_mut().first_mut().map(|kind| *kind = icmpv4::kind::ECHO_REPLY)
+            skb.linear_mut()
+                .first_mut()
+                .map(|kind| *kind = icmpv4::kind::ECHO_REPLY)
         } else {
             icmpv4::reply_in_place(skb.linear_mut()).ok()
         };
@@ -142,7 +149,11 @@ impl Engine {
         if ingress.to_many || !self.fib.is_local(IpAddr::V4(embedded.src)) {
             return self.counters.bump(Counter::IcmpInUnmatched);
         }
-        if let &Message::DestinationUnreachable { code: unreachable::FRAG_NEEDED, next_hop_mtu } = message {
+        if let &Message::DestinationUnreachable {
+            code: unreachable::FRAG_NEEDED,
+            next_hop_mtu,
+        } = message
+        {
             self.learn_path_mtu(env, &embedded, next_hop_mtu);
         }
         // RFC 1122 3.2.2.1: must be passed to the transport.
@@ -157,10 +168,16 @@ impl Engine {
 
     /// RFC 1191 3: the path to the quoted destination carries less than was thought.
     fn learn_path_mtu(&mut self, env: &mut Env<'_>, embedded: &Embedded, reported: u16) {
-        let route = self.route(embedded.dst, env.now).filter(|r| r.kind == Kind::Unicast);
+        let route = self
+            .route(embedded.dst, env.now)
+            .filter(|r| r.kind == Kind::Unicast);
         let Some(route) = route else { return };
         let (dst, len) = (IpAddr::V4(embedded.dst), embedded.total_len);
-        if self.pmtu.update(dst, reported, len, route.mtu, env.now).is_some() {
+        if self
+            .pmtu
+            .update(dst, reported, len, route.mtu, env.now)
+            .is_some()
+        {
             self.counters.bump(Counter::PmtuUpdates);
             self.cache.forget(dst);
         }

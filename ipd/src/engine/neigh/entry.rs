@@ -61,7 +61,10 @@ pub(crate) enum State {
 impl State {
     /// Whether the link-layer address may be used.
     pub(crate) const fn is_valid(self) -> bool {
-        matches!(self, Self::Reachable | Self::Stale | Self::Delay | Self::Probe)
+        matches!(
+            self,
+            Self::Reachable | Self::Stale | Self::Delay | Self::Probe
+        )
     }
 
     /// The name that `ip neighbour` would show.
@@ -126,7 +129,9 @@ impl Neighbour {
     /// The state at `now`: a confirmation wears off without a timer.
     pub(crate) fn state_at(&self, now: Nanos) -> State {
         match self.state {
-            State::Reachable if now.saturating_sub(self.confirmed) > self.reachable_for => State::Stale,
+            State::Reachable if now.saturating_sub(self.confirmed) > self.reachable_for => {
+                State::Stale
+            }
             state => state,
         }
     }

@@ -45,7 +45,9 @@ impl Table {
             // RFC 826: the address is merged into an existing entry only.
             (None, How::Reply | How::Overheard) => return Learned::Ignored,
         };
-        let Some(n) = self.entry_mut(place) else { return Learned::Ignored };
+        let Some(n) = self.entry_mut(place) else {
+            return Learned::Ignored;
+        };
         if n.state.is_valid() && n.mac == mac {
             if how == How::Reply {
                 self.confirm(place, now);
@@ -71,6 +73,10 @@ impl Table {
             self.set_timer(place, used.then_some(now + DELAY_TIME));
             self.mark_dirty(place);
         }
-        if was == State::Incomplete { Learned::Resolved(queue) } else { Learned::Known }
+        if was == State::Incomplete {
+            Learned::Resolved(queue)
+        } else {
+            Learned::Known
+        }
     }
 }

@@ -10,8 +10,6 @@
 mod entry;
 mod learn;
 mod saved;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use entry::{Key, Neighbour, State};
 pub(crate) use learn::{How, Learned};
@@ -127,15 +125,27 @@ impl Table {
     /// What to do with a packet for `key`. `hint` is what an earlier call answered.
     pub(crate) fn outgoing(&mut self, key: Key, hint: Option<Ref>, now: Nanos) -> (Ref, Verdict) {
         let known = hint
-            .filter(|r| self.entry(r.place).is_some_and(|n| n.generation == r.generation && n.key == key))
+            .filter(|r| {
+                self.entry(r.place)
+                    .is_some_and(|n| n.generation == r.generation && n.key == key)
+            })
             .map(|r| r.place)
             .or_else(|| self.index.get(&key).copied());
         let place = known.unwrap_or_else(|| self.insert(key, now));
         let Some(n) = self.entry_mut(place) else {
-            return (Ref { place, generation: 0 }, Verdict::Unreachable);
+            return (
+                Ref {
+                    place,
+                    generation: 0,
+                },
+                Verdict::Unreachable,
+            );
         };
         n.used = now;
-        let this = Ref { place, generation: n.generation };
+        let this = Ref {
+            place,
+            generation: n.generation,
+        };
         match n.state_at(now) {
             State::Reachable | State::Delay | State::Probe => (this, Verdict::Send(n.mac)),
             State::Stale => {
@@ -159,8 +169,17 @@ impl Table {
     /// Queues a packet after [`Verdict::Wait`]. The oldest gives way when there are too many.
     pub(crate) fn enqueue(&mut self, r: Ref, skb: SkBuff) {
         let full = self.queued >= QUEUED_TOTAL;
-        let Some(n) = self.entries.get_mut(r.place as usize).and_then(Option::as_mut) else { return };
-        if n.generation != r.generation || n.state != State::Incomplete || (full && n.queue.is_empty()) {
+        let Some(n) = self
+            .entries
+            .get_mut(r.place as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if n.generation != r.generation
+            || n.state != State::Incomplete
+            || (full && n.queue.is_empty())
+        {
             self.queue_drops += 1;
             return;
         }
@@ -171,7 +190,9 @@ impl Table {
         let mut over = full;
         while over || n.queue.len() > QUEUE_PACKETS || n.queued_bytes > QUEUE_BYTES {
             over = false;
-            let Some(old) = n.queue.pop_front() else { break };
+            let Some(old) = n.queue.pop_front() else {
+                break;
+            };
             n.queued_bytes = n.queued_bytes.saturating_sub(old.len());
             self.queued -= 1;
             self.queue_drops += 1;
@@ -186,7 +207,9 @@ impl Table {
                 return None;
             }
             self.set_timer(place, None);
-            let Some(n) = self.entry_mut(place) else { continue };
+            let Some(n) = self.entry_mut(place) else {
+                continue;
+            };
             let key = n.key;
             match n.state {
                 State::Delay => {
@@ -205,7 +228,11 @@ impl Table {
                 State::Probe | State::Incomplete => {
                     // One that was known may have moved: the next packet asks everybody. One that
                     // never answered is left in peace for a while.
-                    n.retry_at = if n.state == State::Probe { now } else { now + NEGATIVE_TIME };
+                    n.retry_at = if n.state == State::Probe {
+                        now
+                    } else {
+                        now + NEGATIVE_TIME
+                    };
                     n.state = State::Failed;
                     let queue = self.take_queue(place);
                     self.mark_dirty(place);
@@ -217,7 +244,9 @@ impl Table {
     }
 
     fn take_queue(&mut self, place: u32) -> VecDeque<SkBuff> {
-        let Some(n) = self.entry_mut(place) else { return VecDeque::new() };
+        let Some(n) = self.entry_mut(place) else {
+            return VecDeque::new();
+        };
         n.queued_bytes = 0;
         let queue = std::mem::take(&mut n.queue);
         self.queued = self.queued.saturating_sub(queue.len());
@@ -225,7 +254,13 @@ impl Table {
     }
 
     fn set_timer(&mut self, place: u32, at: Option<Nanos>) {
-        let Some(n) = self.entries.get_mut(place as usize).and_then(Option::as_mut) else { return };
+        let Some(n) = self
+            .entries
+            .get_mut(place as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
         if let Some(old) = n.timer.take() {
             self.timers.remove(&(old, place));
         }
@@ -236,7 +271,10 @@ impl Table {
     }
 
     fn mark_dirty(&mut self, place: u32) {
-        if let Some(n) = self.entries.get_mut(place as usize).and_then(Option::as_mut)
+        if let Some(n) = self
+            .entries
+            .get_mut(place as usize)
+            .and_then(Option::as_mut)
             && !n.dirty
         {
             n.dirty = true;
@@ -293,7 +331,9 @@ impl Table {
 
     fn victim(&self, now: Nanos) -> Option<((u8, Nanos), u32)> {
         let ranked = self.entries.iter().zip(0u32..);
-        ranked.filter_map(|(n, place)| Some((n.as_ref()?.eviction_rank(now), place))).min()
+        ranked
+            .filter_map(|(n, place)| Some((n.as_ref()?.eviction_rank(now), place)))
+            .min()
     }
 
     fn occupy(&mut self, place: u32, key: Key, now: Nanos) {

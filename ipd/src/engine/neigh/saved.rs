@@ -26,7 +26,11 @@ impl Table {
             let saved = self.entry_mut(place).and_then(|n| {
                 n.dirty = false;
                 let (key, mac, confirmed) = (n.key, n.mac, n.confirmed);
-                n.state.is_valid().then_some(Saved { key, mac, confirmed })
+                n.state.is_valid().then_some(Saved {
+                    key,
+                    mac,
+                    confirmed,
+                })
             });
             f(place, saved);
         }
@@ -38,7 +42,10 @@ impl Table {
     ///
     /// A confirmation in the future is a predecessor's mistake and counts as none.
     pub(crate) fn restore(&mut self, place: u32, saved: Saved, now: Nanos) -> bool {
-        let vacant = self.entries.get(place as usize).is_some_and(Option::is_none);
+        let vacant = self
+            .entries
+            .get(place as usize)
+            .is_some_and(Option::is_none);
         if !vacant || self.index.contains_key(&saved.key) || !saved.mac.is_unicast() {
             return false;
         }
@@ -48,9 +55,17 @@ impl Table {
             *n = Neighbour {
                 state: State::Reachable,
                 mac: saved.mac,
-                confirmed: if saved.confirmed <= now { saved.confirmed } else { 0 },
+                confirmed: if saved.confirmed <= now {
+                    saved.confirmed
+                } else {
+                    0
+                },
                 reachable_for: REACHABLE_TIME,
-                updated: if saved.confirmed <= now { saved.confirmed } else { 0 },
+                updated: if saved.confirmed <= now {
+                    saved.confirmed
+                } else {
+                    0
+                },
                 ..Neighbour::new(saved.key, n.generation, now)
             };
         }

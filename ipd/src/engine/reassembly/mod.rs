@@ -93,7 +93,9 @@ enum Step {
 impl Datagram {
     fn take(&mut self, env: &Env<'_>, header: &Repr, skb: &SkBuff) -> Step {
         let (start, len) = (u32::from(header.frag_offset), header.payload_len());
-        let Ok(end) = u32::try_from(len).map(|len| start + len) else { return Step::GiveUp(None) };
+        let Ok(end) = u32::try_from(len).map(|len| start + len) else {
+            return Step::GiveUp(None);
+        };
         let known_end = self.total.unwrap_or(u32::MAX);
         let contradicts = if header.more_frags {
             end > known_end
@@ -113,7 +115,9 @@ impl Datagram {
         if to > have && self.skb.put(to - have).is_none() {
             return Step::GiveUp(None);
         }
-        let Some(place) = self.skb.linear_mut().get_mut(from..to) else { return Step::GiveUp(None) };
+        let Some(place) = self.skb.linear_mut().get_mut(from..to) else {
+            return Step::GiveUp(None);
+        };
         if env.arena.copy_out(skb, header.header_len(), place).is_err() {
             return Step::GiveUp(None);
         }
@@ -151,7 +155,11 @@ impl Datagram {
         let desc = skb.desc_mut();
         // Each fragment was verified by nobody: the transport must look at the whole.
         desc.ip_summed = checksum::NONE;
-        desc.flags = if self.link_broadcast { flag::LINK_BROADCAST } else { 0 };
+        desc.flags = if self.link_broadcast {
+            flag::LINK_BROADCAST
+        } else {
+            0
+        };
         Some((header, skb))
     }
 }
@@ -175,8 +183,12 @@ impl Engine {
             self.counters.bump(Counter::IpInHdrErrors);
             return None;
         }
-        let key =
-            Key { src: header.src, dst: header.dst, protocol: header.protocol, ident: header.ident };
+        let key = Key {
+            src: header.src,
+            dst: header.dst,
+            protocol: header.protocol,
+            ident: header.ident,
+        };
         let known = self.reassembly.datagrams.iter().position(|d| d.key == key);
         let at = match known {
             Some(at) => at,
@@ -204,8 +216,11 @@ impl Engine {
             Step::Whole => {
                 self.counters.add(Counter::IpCopiedBytes, len as u64);
                 let whole = self.reassembly.datagrams.remove(at).finish();
-                let counter =
-                    if whole.is_some() { Counter::IpReasmOks } else { Counter::IpReasmFails };
+                let counter = if whole.is_some() {
+                    Counter::IpReasmOks
+                } else {
+                    Counter::IpReasmFails
+                };
                 self.counters.bump(counter);
                 whole
             }
@@ -219,7 +234,10 @@ impl Engine {
         ingress: Ingress,
         fragment: &SkBuff,
     ) -> Option<usize> {
-        if let Some(victim) = self.reassembly.victim(key.src, env.alloc.pool().layout().large_slots) {
+        if let Some(victim) = self
+            .reassembly
+            .victim(key.src, env.alloc.pool().layout().large_slots)
+        {
             self.reassembly.datagrams.remove(victim);
             self.counters.bump(Counter::IpReasmEvicted);
             self.counters.bump(Counter::IpReasmFails);
@@ -252,12 +270,16 @@ impl Engine {
             self.counters.bump(Counter::IpReasmFails);
             // RFC 1122 3.3.2: "if the first fragment has been received, an ICMP Time Exceeded
             // message" is sent, quoting it.
-            let (Some(first), mut skb) = (old.first, old.skb) else { continue };
+            let (Some(first), mut skb) = (old.first, old.skb) else {
+                continue;
+            };
             if super::output::push_header(&mut skb, &first) {
                 if old.link_broadcast {
                     skb.desc_mut().flags |= flag::LINK_BROADCAST;
                 }
-                let error = icmpv4::Repr::TimeExceeded { code: exceeded::REASSEMBLY };
+                let error = icmpv4::Repr::TimeExceeded {
+                    code: exceeded::REASSEMBLY,
+                };
                 self.icmp_error(env, &error, &first, &skb);
             }
         }
