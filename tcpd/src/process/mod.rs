@@ -25,7 +25,7 @@ mod transmit;
 use crate::engine::{Actions, ConnId, Engine, Notice};
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
-use abi::{DevIndex, Nanos};
+use abi::{DevIndex, Nanos, RegionId};
 use records::Records;
 use runtime::{Boot, Context, EpollFlags, Fib, Plumbing, Service};
 use session::{Event, NewSocket, Params, Sessions};
@@ -85,6 +85,16 @@ fn mtus(stack: &StackConfig) -> Vec<(DevIndex, u16)> {
 }
 
 impl Tcpd {
+    /// Makes a session's memory known to the arena: what one socket of the stack sends to another
+    /// arrives with fragments that still point into the sender's buffer.
+    fn attach_region(&self, region: RegionId, plumbing: &mut Plumbing) {
+        if !plumbing.arena.has_region(region)
+            && let Some(memory) = self.sessions.memory(region)
+        {
+            plumbing.arena.add_region(region, memory.mapping().clone());
+        }
+    }
+
     /// Connections that became ready go to their listeners' queues: recorded as handed over
     /// first, sent after the commit.
     fn hand_over(&mut self, cx: &mut Context<'_>) {

@@ -148,8 +148,14 @@ impl Tcpd {
     }
 
     /// Takes the session layer's counts over.
-    pub(super) fn tally(&mut self, cx: &Context<'_>) {
+    pub(super) fn tally(&mut self, cx: &mut Context<'_>) {
         let t = self.sessions.take_tally();
+        if t.ended > 0 {
+            let sessions = &self.sessions;
+            cx.plumbing
+                .arena
+                .retain_regions(|region| sessions.memory(region).is_some());
+        }
         for (index, n) in [
             (counters::CALLS, t.calls),
             (counters::TOKENS, t.tokens),

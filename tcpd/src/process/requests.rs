@@ -64,6 +64,7 @@ impl Tcpd {
             return Err(error.errno());
         }
         self.sockets.insert(id, Socket::new(new));
+        self.attach_region(call.region, cx.plumbing);
         Ok(())
     }
 

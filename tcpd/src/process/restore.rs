@@ -123,6 +123,7 @@ impl Tcpd {
             incarnation: record.incarnation,
         };
         self.sockets.insert(id, Socket::new(new));
+        self.attach_region(place.region, plumbing);
         match record.tcb.accept() {
             // Announced by the engine, handed over in the first turn.
             Accept::Ready => return,

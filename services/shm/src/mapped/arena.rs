@@ -53,6 +53,11 @@ impl Arena {
         self.regions.remove(&id);
     }
 
+    /// Removes the regions that `keep` does not want.
+    pub fn retain_regions(&mut self, mut keep: impl FnMut(RegionId) -> bool) {
+        self.regions.retain(|&id, _| keep(id));
+    }
+
     /// Whether the region is attached.
     #[must_use]
     pub fn has_region(&self, id: RegionId) -> bool {
