@@ -49,8 +49,7 @@ impl Shared {
         let to_end = room.capacity - usize::try_from(room.tail & mask).unwrap_or(0);
         let filler = if size > to_end { to_end } else { 0 };
         let used = room.used.checked_add(filler)?.checked_add(size)?;
-        // Whatever the limit is, one datagram fits into an empty buffer.
-        (used <= room.limit || (room.used == 0 && used <= room.capacity)).then_some(filler)
+        (used <= room.limit).then_some(filler)
     }
 
     /// Reads the record at the head of `unread`: its header and the bytes it takes, the filler in
@@ -151,7 +150,7 @@ impl Socket {
             }
             let room = shared.room()?;
             // Alone in the buffer, and behind the longest filler, it has to fit.
-            if 2 * size > room.capacity {
+            if 2 * size > room.limit {
                 return Err(os(libc::EMSGSIZE));
             }
             if let Some(filler) = Shared::place(room, size) {

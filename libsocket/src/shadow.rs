@@ -34,9 +34,11 @@
 //! blocking read; and an edge-triggered one that stops at a short read (as `epoll(7)` allows)
 //! gets a new edge. It costs nothing: the next wait would have taken the byte.
 //!
-//! A byte may be there with the word at 0 only by the deaths of processes that share the socket;
-//! therefore a read that is about to say `EAGAIN`, or that just slept and finds nothing, takes
-//! without asking the word. Otherwise a level-triggered loop could spin on it.
+//! A byte may be there with the word at 0: a transport writes one more when it refills a buffer
+//! that it saw drained, and processes that share a socket may die between A1 and A2. Therefore
+//! the byte is taken without asking the word wherever the descriptor should not be readable
+//! afterwards: when a read has drained the buffer, before `EAGAIN`, and after a sleep that found
+//! nothing. Otherwise a level-triggered loop could spin on it.
 //!
 //! # Not writable: stuffing
 //!
@@ -116,9 +118,8 @@ impl Shadow {
             setsockopt(&fd, sockopt::SndBuf, &1).map_err(system)?;
         }
         let shadow = Self(fd);
-        if shadow.is_nonblocking()? {
-            shadow.set_nonblocking(false)?;
-        }
+        // Pairs are made nonblocking, for the transport's end; sockets begin as blocking ones.
+        shadow.set_nonblocking(false)?;
         Ok(shadow)
     }
 
@@ -141,8 +142,10 @@ impl Shadow {
     pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         let flags = fcntl(&self.0, FcntlArg::F_GETFL).map_err(system)?;
         let mut flags = OFlag::from_bits_retain(flags);
-        flags.set(OFlag::O_NONBLOCK, nonblocking);
-        fcntl(&self.0, FcntlArg::F_SETFL(flags)).map_err(system)?;
+        if flags.contains(OFlag::O_NONBLOCK) != nonblocking {
+            flags.set(OFlag::O_NONBLOCK, nonblocking);
+            fcntl(&self.0, FcntlArg::F_SETFL(flags)).map_err(system)?;
+        }
         Ok(())
     }
 

@@ -164,6 +164,15 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // A transport that reset a connection has closed its end, and cannot see ours closed:
+        // it is told by both shutdown bits that the slot may be used again.
+        if !self.is_stale()
+            && self.state() == SocketState::Closed
+            && let Some(word) = self.word(control::SHUTDOWN)
+        {
+            word.fetch_or(shut::RD | shut::WR, Ordering::Release);
+            let _ = self.session.memory().mark_dirty(self.id.slot);
+        }
         self.session.set_full(false);
     }
 }
