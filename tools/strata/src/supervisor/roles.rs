@@ -1,12 +1,18 @@
 //! Which crate does the work of which role: the one place that names them all.
 
 use abi::config::{Role, StackConfig};
-use runtime::Boot;
+use anyhow::Context;
+use runtime::{Boot, Service};
+use std::ffi::CString;
 
 /// Bytes of committed state that a daemon of this role needs.
 pub(super) fn state_size(role: Role, stack: &StackConfig) -> usize {
-    let _ = (role, stack);
-    0
+    match role {
+        Role::Netdevd { .. } => netdevd::Netdevd::state_size(stack),
+        Role::Ipd => ipd::Ipd::state_size(stack),
+        Role::Tcpd => tcpd::Tcpd::state_size(stack),
+        Role::Udpd => udpd::Udpd::state_size(stack),
+    }
 }
 
 /// A worker's whole life: called in a process that a supervisor started, with the name of its
@@ -17,5 +23,15 @@ pub(super) fn state_size(role: Role, stack: &StackConfig) -> usize {
 pub fn run_worker(control: &str) -> anyhow::Result<()> {
     let boot = Boot::from_args(control)?;
     let role = boot.role();
-    anyhow::bail!("no {} in this build", role.name())
+    // What `ps` and `top` show; the command line says the device as well.
+    if let Ok(name) = CString::new(role.name()) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+    match role {
+        Role::Netdevd { .. } => netdevd::main(boot),
+        Role::Ipd => ipd::main(boot),
+        Role::Tcpd => tcpd::main(boot),
+        Role::Udpd => udpd::main(boot),
+    }
+    .with_context(|| role.name())
 }

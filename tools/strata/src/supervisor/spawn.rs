@@ -72,6 +72,8 @@ impl Child {
         let mut files = PosixSpawnFileActions::init()?;
         let null = File::open("/dev/null")?;
         files.add_dup2(null.as_raw_fd(), 0)?;
+        // What daemons print is for the log; the supervisor's own output is somebody's pipe.
+        files.add_dup2(2, 1)?;
         files.add_dup2(channel.as_raw_fd(), CHANNEL_FD)?;
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP)?;
