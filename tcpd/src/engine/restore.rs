@@ -18,6 +18,9 @@ use abi::Nanos;
 /// not is unknown.
 const PROBE_AFTER: Nanos = 2 * super::config::MILLISECOND;
 
+/// Nanoseconds to units of 16 microseconds.
+const GENERATION_SHIFT: u32 = 14;
+
 impl Engine {
     /// An engine that goes on from `records`, the last committed ones. Records that make no
     /// sense or contradict each other are refused; their numbers are put in `refused`, to be
@@ -29,6 +32,9 @@ impl Engine {
         refused: &mut Vec<ConnId>,
     ) -> Self {
         let mut engine = Self::new(config);
+        // Generations of records that are free by now are forgotten, and must not be used for
+        // others: they grow by one for each socket, the clock grows faster.
+        engine.next_generation = ((now >> GENERATION_SHIFT) as u32).max(1);
         for (id, tcb) in records {
             if !engine.adopt(id, tcb) {
                 engine.stats.records_refused += 1;

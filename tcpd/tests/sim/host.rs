@@ -204,6 +204,10 @@ impl Host {
             self.restart(now);
         }
         self.run_apps(now);
+        if crash.is_some() {
+            // A restarted transport looks at all words.
+            self.wake = Some(now);
+        }
         out
     }
 
@@ -309,7 +313,6 @@ impl Host {
         let records = self.committed.iter().map(|(&id, &tcb)| (id, tcb));
         self.engine = Engine::restore(self.config.clone(), now, records, &mut refused);
         assert!(refused.is_empty(), "refused {refused:?}");
-        self.wake = Some(now);
     }
 
     fn run_apps(&mut self, now: Nanos) {

@@ -14,12 +14,20 @@ mod world;
 use link::Impairment;
 use world::{Plan, World};
 
-/// Seeds to run: one from the environment, or the range.
+/// Seeds to run: one from the environment (`SIM_SEED`), or the range, `SIM_LONG` times as many.
 fn seeds(range: core::ops::Range<u64>) -> Vec<u64> {
-    std::env::var("SIM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or_else(|| range.collect(), |seed| vec![seed])
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    if let Some(seed) = number("SIM_SEED") {
+        return vec![seed];
+    }
+    let times = number("SIM_LONG").unwrap_or(1);
+    let more = range.end..range.start + (range.end - range.start) * times;
+    // The long form goes on beyond the short one's seeds, in a space of its own.
+    range.chain(more.map(|seed| seed << 20)).collect()
 }
 
 fn run(plan: &Plan) {
