@@ -318,6 +318,11 @@ impl Service for Netdevd {
             }
         }
         self.transmit(cx);
+        // Full, with a time to try again: until then the ring is no reason to stay awake.
+        let paused = self.retry.is_some() && self.down.len() >= BACKLOG;
+        for link in &mut cx.plumbing.links {
+            link.pause(paused);
+        }
         let now = cx.now;
         let Plumbing { alloc, arena, .. } = &mut *cx.plumbing;
         if let Some(alloc) = alloc {

@@ -21,8 +21,9 @@ const HEADERS: usize = 256;
 pub struct Software<D> {
     inner: D,
     scratch: Vec<u8>,
-    /// Segments of the present super-frame that have been sent, should the device be busy.
-    sent: usize,
+    /// How many segments of the present super-frame have been sent, should the device be busy,
+    /// and its length: should another one come instead, that begins at its beginning.
+    sent: (usize, usize),
 }
 
 impl<D: Device> Software<D> {
@@ -32,7 +33,7 @@ impl<D: Device> Software<D> {
         Self {
             inner,
             scratch: Vec::new(),
-            sent: 0,
+            sent: (0, 0),
         }
     }
 
@@ -52,8 +53,10 @@ impl<D: Device> Software<D> {
             io.stats.add(Counter::TxMalformed, 1);
             return Ok(());
         };
+        let (sent, of) = self.sent;
+        let begin = if of == frame.len() { sent } else { 0 };
         let mut headers = [0u8; HEADERS];
-        for index in self.sent..whole.segments() {
+        for index in begin..whole.segments() {
             let Ok(segment) = whole.segment(index, mode, &mut headers) else {
                 io.stats.add(Counter::TxMalformed, 1);
                 break;
@@ -73,11 +76,11 @@ impl<D: Device> Software<D> {
             let payload = whole.pieces(segment.payload).next().unwrap_or(&[]);
             let piece = Frame::of_slices(words, &[front, payload]);
             if self.inner.transmit(io, &piece) == Err(Busy) {
-                self.sent = index;
+                self.sent = (index, frame.len());
                 return Err(Busy);
             }
         }
-        self.sent = 0;
+        self.sent = (0, 0);
         io.stats.add(Counter::SwSegmented, 1);
         io.stats.add(Counter::TxCopied, frame.len() as u64);
         Ok(())

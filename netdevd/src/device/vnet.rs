@@ -113,6 +113,9 @@ impl Device for VnetDevice {
             match frame.write(self.fd.as_fd()) {
                 Ok(_) => {
                     io.stats.add(Counter::TxCopied, frame.len() as u64);
+                    if self.failing {
+                        self.failed("send", None);
+                    }
                     return Ok(());
                 }
                 Err(e) => match e.kind() {

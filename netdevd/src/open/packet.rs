@@ -119,7 +119,8 @@ fn bind(fd: &OwnedFd, index: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Classic BPF: frames to our address and to groups.
+/// Classic BPF: untagged frames to our address and to groups. (The kernel takes VLAN tags out of
+/// the frame before it gets here, so a tagged one would pass for an untagged one.)
 fn filter(fd: &OwnedFd, mac: [u8; 6]) -> io::Result<()> {
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF: u16 = 0x28;
@@ -127,9 +128,13 @@ fn filter(fd: &OwnedFd, mac: [u8; 6]) -> io::Result<()> {
     const JUMP_EQUAL: u16 = 0x15;
     const JUMP_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
+    // SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+    const VLAN_TAG_PRESENT: u32 = (-0x1000_i32 + 48).cast_unsigned();
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let [a, b, c, d, e, f] = mac;
     let program = [
+        op(LOAD_BYTE, 0, 0, VLAN_TAG_PRESENT),
+        op(JUMP_EQUAL, 7, 0, 1),
         op(LOAD_BYTE, 0, 0, 0),
         op(JUMP_SET, 4, 0, 1),
         op(LOAD_WORD, 0, 0, 0),

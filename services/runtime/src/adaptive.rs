@@ -3,13 +3,18 @@
 //! Sleeping costs a wake-up when the next packet comes; spinning costs the core somebody else
 //! may need. With a core of its own and packets arriving faster than a wake-up takes, a service
 //! spins for as long as the next one may be expected; otherwise it sleeps. Where several
-//! services share a core, spinning only keeps the neighbour from producing: it gives the core
-//! away once, which lets the neighbour add to the batch, and then sleeps.
+//! services share a core, spinning only keeps the neighbour from producing: after a large batch,
+//! as bulk transfers make, it gives the core away once, which lets the neighbour add to the next
+//! one, and then sleeps; after a small one it sleeps at once, because somebody waits for the
+//! answer.
 
 use abi::Nanos;
 
 /// Longest time to spin: about what waking an idle core costs.
 const MAX_SPIN: Nanos = 20_000;
+
+/// Packets in a turn from which on the core is given away before sleeping.
+const BULK: usize = 8;
 
 /// What the loop does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct Adaptive {
     gap: Nanos,
     last_work: Nanos,
     idle_since: Option<Nanos>,
-    yielded: bool,
+    may_yield: bool,
 }
 
 impl Adaptive {
@@ -42,7 +47,7 @@ impl Adaptive {
             gap: MAX_SPIN * 8,
             last_work: 0,
             idle_since: None,
-            yielded: false,
+            may_yield: false,
         }
     }
 
@@ -65,7 +70,7 @@ impl Adaptive {
             self.gap = (self.gap * 7 + gap) / 8;
             self.last_work = now;
             self.idle_since = None;
-            self.yielded = false;
+            self.may_yield = handled >= BULK;
             return Next::Again;
         }
         if self.may_spin {
@@ -80,9 +85,8 @@ impl Adaptive {
             }
             return Next::Sleep;
         }
-        // Only after work: who was just woken for nothing goes back to sleep at once.
-        if !self.yielded && now.saturating_sub(self.last_work) < MAX_SPIN {
-            self.yielded = true;
+        // Once only, and not who was just woken for nothing.
+        if std::mem::take(&mut self.may_yield) {
             return Next::Yield;
         }
         Next::Sleep
@@ -99,23 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_cores_never_spin() {
+    fn two_cores_never_spin_and_yield_once_after_a_large_batch() {
         for (own, all) in [(1, 1), (1, 2), (2, 2), (1, 64)] {
-            let mut a = Adaptive::new(own, all);
-            for t in 1..100 {
-                assert_eq!(a.after_turn(t * 1000, 1), Next::Again);
-            }
-            let mut now = 100_000;
-            let mut yields = 0;
-            loop {
-                now += 500;
-                match a.after_turn(now, 0) {
-                    Next::Again => panic!("spins on {own} of {all} cores"),
-                    Next::Yield => yields += 1,
-                    Next::Sleep => break,
+            for (batch, yields) in [(1, 0), (BULK, 1), (64, 1)] {
+                let mut a = Adaptive::new(own, all);
+                for t in 1..100 {
+                    assert_eq!(a.after_turn(t * 1000, batch), Next::Again);
                 }
+                let mut yielded = 0;
+                for now in [100_000, 100_500, 101_000] {
+                    match a.after_turn(now, 0) {
+                        Next::Again => panic!("spins on {own} of {all} cores"),
+                        Next::Yield => yielded += 1,
+                        Next::Sleep => break,
+                    }
+                }
+                assert_eq!(yielded, yields);
             }
-            assert_eq!(yields, 1);
         }
     }
 

@@ -42,6 +42,7 @@ pub struct LinkEnd {
     credit: u32,
     bell: Arc<Bell>,
     faults: LinkFaults,
+    paused: bool,
 }
 
 impl LinkEnd {
@@ -68,6 +69,7 @@ impl LinkEnd {
             credit: 0,
             bell,
             faults,
+            paused: false,
         })
     }
 
@@ -142,6 +144,17 @@ impl LinkEnd {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.incoming.is_empty()
+    }
+
+    /// Takes nothing from this neighbour for now: what waits there is no reason to stay awake,
+    /// and when the ring is full the neighbour is held back. A deadline must end it.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Whether something waits that would be taken.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.paused && !self.is_empty()
     }
 
     /// Wakes the neighbour whatever it is doing: after a restart, when the predecessor may have

@@ -18,7 +18,7 @@ use crate::control::Control;
 use crate::counters::{self, index};
 use crate::poller::{self, RESERVED};
 use crate::signals::Signals;
-use crate::{Context, EpollFlags, Plumbing, Service};
+use crate::{Context, EpollFlags, LinkEnd, Plumbing, Service};
 use abi::Nanos;
 use abi::config::DaemonConfig;
 use abi::control::{FromDaemon, ToDaemon};
@@ -205,7 +205,7 @@ impl<S: Service> Loop<S> {
             self.mask();
             return;
         }
-        if cx.plumbing.links.iter().any(|l| !l.is_empty()) || self.service.has_input(&cx) {
+        if cx.plumbing.links.iter().any(LinkEnd::has_input) || self.service.has_input(&cx) {
             cx.plumbing.vitals.count(index::RECHECK_HITS, 1);
             self.mask();
             return;
