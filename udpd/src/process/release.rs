@@ -17,12 +17,13 @@ pub(super) enum Show {
 impl Udpd {
     pub(super) fn let_out(&mut self, cx: &mut Context<'_>) {
         self.register(cx);
-        self.sessions.release(&mut cx.plumbing.store);
+        // What a request changed is shown before its reply: the application looks right after it.
         let mut shows = std::mem::take(&mut self.shows);
         for (index, show) in shows.drain(..) {
             self.show(index, show);
         }
         self.shows = shows;
+        self.sessions.release(&mut cx.plumbing.store);
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             self.show_positions(index);
