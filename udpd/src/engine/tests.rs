@@ -1,10 +1,16 @@
 //! Tests of the engine: names, lookups, options, restart.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "patterns of bytes, and offsets in small buffers"
+)]
 
 use super::demux::{Flow, Space};
 use super::errors;
 use super::record::{Kind, Record, flag, kind_of};
 use super::{Engine, Errno};
-use abi::config::{DeviceConfig, DeviceKind, Impairment, Offload, StackConfig, TcpConfig, UdpConfig};
+use abi::config::{
+    DeviceConfig, DeviceKind, Impairment, Offload, StackConfig, TcpConfig, UdpConfig,
+};
 use abi::session::{SockOpt, SockOptName, SocketKind};
 use abi::{DevIndex, Endpoint, RegionId, ServiceId};
 use runtime::Fib;
@@ -25,7 +31,10 @@ fn fib() -> Fib {
     };
     Fib::new(&StackConfig {
         name: "test".to_owned(),
-        devices: vec![device(1, "a", &["10.77.0.2/24", "fd77::2/64"]), device(2, "b", &["10.88.0.2/24"])],
+        devices: vec![
+            device(1, "a", &["10.77.0.2/24", "fd77::2/64"]),
+            device(2, "b", &["10.88.0.2/24"]),
+        ],
         routes: Vec::new(),
         links: Vec::new(),
         dns: Vec::new(),
@@ -56,12 +65,19 @@ impl Table {
 
     fn of(count: u32) -> Self {
         let engine = Engine::new(count, (1 << 18, 1 << 18), [1; 16], [2; 16]);
-        Self { engine, fib: fib(), slot: 0 }
+        Self {
+            engine,
+            fib: fib(),
+            slot: 0,
+        }
     }
 
     fn open(&mut self, kind: Kind, v6: bool) -> u32 {
         self.slot += 1;
-        let place = SocketRef { region: RegionId(0x0200_0401), slot: self.slot };
+        let place = SocketRef {
+            region: RegionId(0x0200_0401),
+            slot: self.slot,
+        };
         self.engine.open(kind, v6, place, 3, 1).unwrap()
     }
 
@@ -93,12 +109,18 @@ impl Table {
     }
 
     fn who(&self, local: &str, peer: &str) -> Option<u32> {
-        let flow = Flow { local: endpoint(local), peer: endpoint(peer) };
+        let flow = Flow {
+            local: endpoint(local),
+            peer: endpoint(peer),
+        };
         self.engine.find(Space::Udp, &flow)
     }
 
     fn all(&self, local: &str, peer: &str) -> Vec<u32> {
-        let flow = Flow { local: endpoint(local), peer: endpoint(peer) };
+        let flow = Flow {
+            local: endpoint(local),
+            peer: endpoint(peer),
+        };
         let mut found = Vec::new();
         self.engine.receivers(Space::Udp, &flow, true, &mut found);
         found.sort_unstable();
@@ -113,7 +135,11 @@ fn bind_checks_the_address() {
     assert_eq!(t.bind(s, "10.77.0.3:53"), Err(libc::EADDRNOTAVAIL));
     assert_eq!(t.bind(s, "[::]:53"), Err(libc::EAFNOSUPPORT));
     assert_eq!(t.bind(s, "10.77.0.2:53"), Ok(()));
-    assert_eq!(t.bind(s, "10.77.0.2:54"), Err(libc::EINVAL), "bound already");
+    assert_eq!(
+        t.bind(s, "10.77.0.2:54"),
+        Err(libc::EINVAL),
+        "bound already"
+    );
     assert_eq!(t.local(s), at("10.77.0.2:53"));
     // Broadcast and multicast addresses may be bound, to receive what is sent to them.
     t.bound("10.77.0.255:53");
@@ -142,9 +168,15 @@ fn conflicts_are_those_of_linux() {
         let s = t.open(Kind::Udp, at(second).is_ipv6());
         let expected = if fine { Ok(()) } else { Err(libc::EADDRINUSE) };
         assert_eq!(t.bind(s, second), expected, "{first} {second}");
-        for option in [SockOpt::ReuseAddr as fn(bool) -> _, SockOpt::ReusePort as fn(bool) -> _] {
+        for option in [
+            SockOpt::ReuseAddr as fn(bool) -> _,
+            SockOpt::ReusePort as fn(bool) -> _,
+        ] {
             let mut t = Table::new();
-            let pair = [t.open(Kind::Udp, at(first).is_ipv6()), t.open(Kind::Udp, at(second).is_ipv6())];
+            let pair = [
+                t.open(Kind::Udp, at(first).is_ipv6()),
+                t.open(Kind::Udp, at(second).is_ipv6()),
+            ];
             t.set(pair[0], option(true));
             t.bind(pair[0], first).unwrap();
             assert_eq!(t.bind(pair[1], second), expected, "one flag is not enough");
@@ -185,7 +217,10 @@ fn rfc6056_ephemeral_ports_are_random_distinct_and_run_out() {
         in_order += u32::from(port == last + 1);
         last = port;
     }
-    assert!(in_order < 2000, "the last ones are found in turn: {in_order}");
+    assert!(
+        in_order < 2000,
+        "the last ones are found in turn: {in_order}"
+    );
     let s = t.udp();
     assert_eq!(t.bind(s, "0.0.0.0:0"), Err(libc::EAGAIN));
     assert_eq!(t.engine.autobind(s), Err(libc::EAGAIN));
@@ -213,7 +248,11 @@ fn the_most_specific_socket_gets_it() {
     t.bind(peer, "10.77.0.2:53").unwrap();
     t.connect(peer, "10.77.0.9:7").unwrap();
     assert_eq!(t.who("10.77.0.2:53", "10.77.0.9:7"), Some(peer));
-    assert_eq!(t.who("10.77.0.2:53", "10.77.0.9:8"), Some(own), "not its peer");
+    assert_eq!(
+        t.who("10.77.0.2:53", "10.77.0.9:8"),
+        Some(own),
+        "not its peer"
+    );
     assert_eq!(t.who("10.77.0.2:54", "10.77.0.9:7"), None);
     // An IPv4 socket wins over a dual one.
     let dual = t.open(Kind::Udp, true);
@@ -234,7 +273,10 @@ fn reuse_address_favours_the_newest_and_reuse_port_shares_by_flow() {
         t.set(s, SockOpt::ReuseAddr(true));
         t.bind(s, "0.0.0.0:53").unwrap();
     }
-    assert_eq!(t.who("10.77.0.2:53", "10.77.0.9:7"), sockets.last().copied());
+    assert_eq!(
+        t.who("10.77.0.2:53", "10.77.0.9:7"),
+        sockets.last().copied()
+    );
 
     let mut t = Table::new();
     let sockets: Vec<u32> = (0..4).map(|_| t.udp()).collect();
@@ -270,7 +312,10 @@ fn broadcast_goes_to_all_that_match() {
     t.bind(peer, "10.77.0.255:67").unwrap();
     t.connect(peer, "10.77.0.8:68").unwrap();
     assert_eq!(t.all("10.77.0.255:67", "10.77.0.9:68"), [any, to_broadcast]);
-    assert_eq!(t.all("10.77.0.255:67", "10.77.0.8:68"), [any, to_broadcast, peer]);
+    assert_eq!(
+        t.all("10.77.0.255:67", "10.77.0.8:68"),
+        [any, to_broadcast, peer]
+    );
     assert_eq!(t.all("255.255.255.255:67", "10.77.0.9:68"), [any]);
 }
 
@@ -284,7 +329,10 @@ fn connecting_names_the_socket_and_disconnecting_takes_back_what_was_not_asked_f
     assert_eq!(t.who(&local.to_string(), "10.88.0.9:7"), Some(s));
     assert_eq!(t.who(&local.to_string(), "10.88.0.9:8"), None);
     t.connect(s, "10.77.0.9:7").unwrap();
-    assert_eq!(t.local(s), SocketAddr::new("10.77.0.2".parse().unwrap(), local.port()));
+    assert_eq!(
+        t.local(s),
+        SocketAddr::new("10.77.0.2".parse().unwrap(), local.port())
+    );
     t.engine.connect(s, None, &t.fib).unwrap();
     assert_eq!(t.local(s), at("0.0.0.0:0"));
     assert_eq!(t.who(&local.to_string(), "10.88.0.9:7"), None);
@@ -300,7 +348,11 @@ fn connecting_names_the_socket_and_disconnecting_takes_back_what_was_not_asked_f
     assert_eq!(t.connect(s, "[fd77::1]:7"), Err(libc::EAFNOSUPPORT));
     t.connect(s, "0.0.0.0:7").unwrap();
     let peer = t.engine.get(s).unwrap().record.peer;
-    assert_eq!(peer, endpoint("127.0.0.1:7"), "to unspecified is to this host");
+    assert_eq!(
+        peer,
+        endpoint("127.0.0.1:7"),
+        "to unspecified is to this host"
+    );
 }
 
 #[test]
@@ -308,7 +360,10 @@ fn ipv6_sockets_see_mapped_addresses() {
     let mut t = Table::new();
     let s = t.open(Kind::Udp, true);
     t.connect(s, "[::ffff:10.77.0.9]:7").unwrap();
-    assert_eq!(t.local(s).ip(), "::ffff:10.77.0.2".parse::<IpAddr>().unwrap());
+    assert_eq!(
+        t.local(s).ip(),
+        "::ffff:10.77.0.2".parse::<IpAddr>().unwrap()
+    );
     let local = format!("10.77.0.2:{}", t.local(s).port());
     assert_eq!(t.who(&local, "10.77.0.9:7"), Some(s));
 }
@@ -319,7 +374,10 @@ fn ping_identifiers_are_a_space_of_their_own() {
     let udp = t.bound("0.0.0.0:7");
     let ping = t.open(Kind::Ping, false);
     t.bind(ping, "0.0.0.0:7").unwrap();
-    let flow = Flow { local: endpoint("10.77.0.2:7"), peer: endpoint("10.77.0.9:0") };
+    let flow = Flow {
+        local: endpoint("10.77.0.2:7"),
+        peer: endpoint("10.77.0.9:0"),
+    };
     assert_eq!(t.engine.find(Space::Ping, &flow), Some(ping));
     assert_eq!(t.who("10.77.0.2:7", "10.77.0.9:0"), Some(udp));
     let other = t.open(Kind::Ping, false);
@@ -338,7 +396,8 @@ fn raw_sockets_match_by_protocol_and_addresses() {
     t.connect(connected, "10.77.0.9:0").unwrap();
     let who = |t: &Table, dst: &str, src: &str| {
         let mut found = Vec::new();
-        t.engine.raw_receivers(89, dst.parse().unwrap(), src.parse().unwrap(), &mut found);
+        t.engine
+            .raw_receivers(89, dst.parse().unwrap(), src.parse().unwrap(), &mut found);
         found.sort_unstable();
         found
     };
@@ -362,15 +421,32 @@ fn options_are_kept_and_checked() {
     t.set(s, SockOpt::Ttl(3));
     t.set(s, SockOpt::RecvBuffer(4096));
     assert_eq!(get(&t, SockOptName::Ttl), Ok(SockOpt::Ttl(3)));
-    assert_eq!(get(&t, SockOptName::RecvBuffer), Ok(SockOpt::RecvBuffer(8192)), "doubled as Linux");
+    assert_eq!(
+        get(&t, SockOptName::RecvBuffer),
+        Ok(SockOpt::RecvBuffer(8192)),
+        "doubled as Linux"
+    );
     t.set(s, SockOpt::RecvBuffer(u32::MAX));
-    assert_eq!(get(&t, SockOptName::RecvBuffer), Ok(SockOpt::RecvBuffer(1 << 18)));
+    assert_eq!(
+        get(&t, SockOptName::RecvBuffer),
+        Ok(SockOpt::RecvBuffer(1 << 18))
+    );
     t.set(s, SockOpt::SendBuffer(0));
-    assert_eq!(get(&t, SockOptName::SendBuffer), Ok(SockOpt::SendBuffer(2304)));
-    for bad in [SockOpt::Ttl(0), SockOpt::MtuDiscover(6), SockOpt::V6Only(true)] {
+    assert_eq!(
+        get(&t, SockOptName::SendBuffer),
+        Ok(SockOpt::SendBuffer(2304))
+    );
+    for bad in [
+        SockOpt::Ttl(0),
+        SockOpt::MtuDiscover(6),
+        SockOpt::V6Only(true),
+    ] {
         assert_eq!(t.engine.set_option(s, &bad), Err(libc::EINVAL));
     }
-    assert_eq!(t.engine.set_option(s, &SockOpt::NoDelay(true)), Err(libc::ENOPROTOOPT));
+    assert_eq!(
+        t.engine.set_option(s, &SockOpt::NoDelay(true)),
+        Err(libc::ENOPROTOOPT)
+    );
     assert!(t.engine.may_fragment(s));
     t.set(s, SockOpt::MtuDiscover(2));
     assert!(!t.engine.may_fragment(s));
@@ -403,7 +479,11 @@ fn a_successor_looks_up_the_same() {
         assert!(!again.engine.restore(index, *record), "once");
     }
     let b_local = t.local(b).to_string();
-    for (local, peer) in [("10.77.0.2:53", "10.77.0.9:7"), (b_local.as_str(), "10.77.0.9:7"), ("10.77.0.2:99", "10.77.0.9:7")] {
+    for (local, peer) in [
+        ("10.77.0.2:53", "10.77.0.9:7"),
+        (b_local.as_str(), "10.77.0.9:7"),
+        ("10.77.0.2:99", "10.77.0.9:7"),
+    ] {
         assert_eq!(again.who(local, peer), t.who(local, peer));
     }
     assert!(again.engine.has_raw(89));
@@ -412,7 +492,10 @@ fn a_successor_looks_up_the_same() {
     assert!(again.engine.done_before(a, 1));
     assert!(!again.engine.done_before(a, 2));
     assert!(again.engine.get(b).unwrap().record.has(flag::REUSE_PORT));
-    let nonsense = Record { kind: 77, ..kept[&a] };
+    let nonsense = Record {
+        kind: 77,
+        ..kept[&a]
+    };
     assert!(!again.engine.restore(60, nonsense));
 }
 
@@ -440,13 +523,42 @@ fn rfc1122_icmp_errors_as_linux_converts_them() {
         frag_offset: 0,
         transport: [0, 53, 0, 7, 0, 20, 0, 0],
     };
-    let of = |code| errors::meaning(&Repr::DestinationUnreachable { code, next_hop_mtu: 0 }, &about);
+    let of = |code| {
+        errors::meaning(
+            &Repr::DestinationUnreachable {
+                code,
+                next_hop_mtu: 0,
+            },
+            &about,
+        )
+    };
     let port = of(3).unwrap();
     assert_eq!((port.errno, port.hard), (libc::ECONNREFUSED, true));
-    assert_eq!(port.flow, Flow { local: endpoint("10.77.0.2:53"), peer: endpoint("10.77.0.9:7") });
-    assert_eq!(of(1).map(|t| (t.errno, t.hard)), Some((libc::EHOSTUNREACH, false)));
+    assert_eq!(
+        port.flow,
+        Flow {
+            local: endpoint("10.77.0.2:53"),
+            peer: endpoint("10.77.0.9:7")
+        }
+    );
+    assert_eq!(
+        of(1).map(|t| (t.errno, t.hard)),
+        Some((libc::EHOSTUNREACH, false))
+    );
     assert_eq!(of(200), None);
-    assert_eq!(errors::meaning(&Repr::DestinationUnreachable { code: 3, next_hop_mtu: 0 }, &Embedded { frag_offset: 8, ..about }), None);
+    assert_eq!(
+        errors::meaning(
+            &Repr::DestinationUnreachable {
+                code: 3,
+                next_hop_mtu: 0
+            },
+            &Embedded {
+                frag_offset: 8,
+                ..about
+            }
+        ),
+        None
+    );
 
     let mut t = Table::new();
     let s = t.bound("10.77.0.2:53");
@@ -465,12 +577,17 @@ mod queue {
     const CAPACITY: u64 = 4096;
 
     fn put(buffer: &mut [u8], q: &mut Queue, payload: &[u8], limit: u64) -> bool {
-        let Some(place) = q.place(payload.len() as u64, CAPACITY, limit) else { return false };
+        let Some(place) = q.place(payload.len() as u64, CAPACITY, limit) else {
+            return false;
+        };
         if let Some(f) = place.filler {
             buffer[f as usize..f as usize + 4].copy_from_slice(&DATAGRAM_SKIP.to_ne_bytes());
         }
         let at = place.at as usize;
-        let header = DatagramHeader { len: payload.len() as u32, ..DatagramHeader::default() };
+        let header = DatagramHeader {
+            len: payload.len() as u32,
+            ..DatagramHeader::default()
+        };
         buffer[at..at + 64].copy_from_slice(header.as_bytes());
         buffer[at + 64..at + 64 + payload.len()].copy_from_slice(payload);
         q.tail = place.tail;
