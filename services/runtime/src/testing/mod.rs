@@ -26,15 +26,19 @@
     reason = "for tests: what fails should say so at once"
 )]
 
+mod worker;
+
+pub use worker::Worker;
+
 use crate::channel::{FdChannel, Received};
-use crate::run::{hand_over_regions, start, turn};
-use crate::{Context, EpollFlags, Plumbing, Service};
+use crate::run::start;
+use crate::{Plumbing, Service};
 use abi::config::{
     DaemonConfig, DeviceConfig, DeviceKind, Impairment, LinkConfig, Offload, Role, StackConfig,
     TcpConfig, UdpConfig,
 };
 use abi::plumbing::{FromWorker, Plumbing as Piece, StoreKey, ToWorker};
-use abi::{DevIndex, LinkId, Nanos, PoolId, RegionId, ServiceId};
+use abi::{DevIndex, LinkId, PoolId, RegionId, ServiceId};
 use shm::PoolLayout;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -375,80 +379,4 @@ fn visits(owner: Role, visited: Role) -> bool {
             (owner, visited),
             (Role::Tcpd, Role::Udpd) | (Role::Udpd, Role::Tcpd)
         )
-}
-
-/// A service on its plumbing, stepped by hand.
-#[derive(Debug)]
-pub struct Worker<S> {
-    /// The service.
-    pub service: S,
-    /// Its plumbing.
-    pub plumbing: Plumbing,
-}
-
-impl<S: Service> Worker<S> {
-    /// One turn of the loop at time `now`, with descriptor events looked at first; answers what
-    /// it handled.
-    pub fn turn(&mut self, now: Nanos) -> usize {
-        let mut events: Vec<(u64, EpollFlags)> = Vec::new();
-        self.plumbing
-            .poller
-            .wait(Some(0), |token, flags| events.push((token, flags)));
-        hand_over_regions(&mut self.service, &mut self.plumbing);
-        for (token, flags) in events {
-            let mut cx = Context {
-                now,
-                plumbing: &mut self.plumbing,
-            };
-            self.service.on_fd(&mut cx, token, flags);
-        }
-        turn(&mut self.service, &mut self.plumbing, now)
-    }
-
-    /// Turns until nothing is handled and no input waits, as before the loop sleeps; answers how
-    /// much was handled in all. Gives up after 10,000 turns.
-    pub fn settle(&mut self, now: Nanos) -> usize {
-        let mut all = 0;
-        for _ in 0..10_000 {
-            let handled = self.turn(now);
-            all += handled;
-            let cx = Context {
-                now,
-                plumbing: &mut self.plumbing,
-            };
-            if handled == 0 && !self.service.has_input(&cx) {
-                return all;
-            }
-        }
-        panic!("the service does not come to rest");
-    }
-
-    /// A new configuration.
-    pub fn reconfigure(&mut self, config: &DaemonConfig, now: Nanos) {
-        let mut cx = Context {
-            now,
-            plumbing: &mut self.plumbing,
-        };
-        self.service.reconfigure(config, &mut cx);
-    }
-
-    /// The value of a counter by its name; none when the service has no such counter.
-    #[must_use]
-    pub fn counter(&self, name: &str) -> Option<u64> {
-        self.plumbing
-            .vitals
-            .counters()
-            .into_iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v)
-    }
-
-    /// Dies as by SIGKILL: nothing is dropped, freed, committed or released.
-    pub fn kill(self) {
-        let Self { service, plumbing } = self;
-        std::mem::forget(service);
-        // Descriptors are closed by the kernel; memory in flight stays as it is.
-        let Plumbing { links, alloc, .. } = plumbing;
-        std::mem::forget((links, alloc));
-    }
 }
