@@ -12,10 +12,10 @@ use super::seq::Offset;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Ranges that are kept; a segment that would need one more counts as lost.
-pub const MAX_RANGES: usize = 16;
+pub const MAX_RANGES: usize = 64;
 
-/// The out-of-order ranges. 136 bytes of a record.
-#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// The out-of-order ranges. 520 bytes of a record.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Reassembly {
     len: u32,
@@ -25,6 +25,16 @@ pub struct Reassembly {
 
 const fn above(base: Offset, low: u32) -> Offset {
     base + low.wrapping_sub(base as u32) as u64
+}
+
+impl Default for Reassembly {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            reserved: 0,
+            ranges: [[0; 2]; MAX_RANGES],
+        }
+    }
 }
 
 impl Reassembly {

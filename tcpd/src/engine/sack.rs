@@ -10,11 +10,12 @@
 use super::seq::Offset;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Ranges a scoreboard holds.
-pub const MAX_SACKED: usize = 16;
+/// Ranges a scoreboard holds: a queue that overflows in slow start drops about every second
+/// segment of a whole window.
+pub const MAX_SACKED: usize = 64;
 
-/// The scoreboard. 136 bytes of a record.
-#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// The scoreboard. 520 bytes of a record.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Scoreboard {
     len: u32,
@@ -25,6 +26,16 @@ pub struct Scoreboard {
 /// The offset of low half `low`, at or above `base`.
 const fn above(base: Offset, low: u32) -> Offset {
     base + low.wrapping_sub(base as u32) as u64
+}
+
+impl Default for Scoreboard {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            reserved: 0,
+            ranges: [[0; 2]; MAX_SACKED],
+        }
+    }
 }
 
 impl Scoreboard {

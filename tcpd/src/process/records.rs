@@ -19,7 +19,7 @@ pub(super) struct Record {
 }
 
 /// Bytes of a record.
-const LEN: u32 = 1032;
+const LEN: u32 = 1800;
 const _: () = assert!(size_of::<Record>() == LEN as usize);
 
 fn layout(stack: &StackConfig) -> RecordLayout {

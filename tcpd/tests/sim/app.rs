@@ -18,6 +18,17 @@ pub(crate) struct Memory {
     pub(crate) rx: Vec<u8>,
 }
 
+/// How it goes about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Habits {
+    /// Probability of a pause of seconds.
+    pub(crate) slow: f64,
+    /// Reads and writes as much as it can.
+    pub(crate) bulk: bool,
+    /// Longest time between two actions.
+    pub(crate) pause: Nanos,
+}
+
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) conn: ConnId,
@@ -31,7 +42,7 @@ pub(crate) struct App {
     pub(crate) closed: bool,
     /// The record was seen connected.
     connected: bool,
-    slow: f64,
+    habits: Habits,
     rng: Rng,
 }
 
@@ -41,7 +52,7 @@ impl App {
         generation: u32,
         send: (u64, u64),
         receive: (u64, u64),
-        slow: f64,
+        habits: Habits,
         seed: u64,
     ) -> Self {
         Self {
@@ -54,7 +65,7 @@ impl App {
             receive_total: receive.1,
             closed: false,
             connected: false,
-            slow,
+            habits,
             rng: Rng::with_seed(seed),
         }
     }
@@ -86,7 +97,7 @@ impl App {
         if self.rng.f64() < 0.5 {
             self.words.accepted = true;
         }
-        if self.rng.f64() < self.slow {
+        if self.rng.f64() < self.habits.slow {
             return Some(now + self.rng.u64(0..3_000_000_000));
         }
         self.read(record, memory);
@@ -103,12 +114,26 @@ impl App {
         let space = record.acked_upto() + memory.tx.len() as u64 > self.words.written;
         let busy =
             unread || (space && self.words.written < self.send_total) || !self.words.accepted;
-        busy.then(|| now + self.rng.u64(1_000..2_000_000))
+        busy.then(|| now + self.rng.u64(1_000..self.habits.pause))
+    }
+
+    /// All, little, or any number.
+    fn piece(&mut self) -> u8 {
+        if self.habits.bulk {
+            0
+        } else {
+            self.rng.u8(..3)
+        }
+    }
+
+    /// Everything the peer had to say was read.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.words.consumed == self.receive_total
     }
 
     fn read(&mut self, record: &Tcb, memory: &Memory) {
         let available = record.received_upto() - self.words.consumed;
-        let n = match self.rng.u8(..3) {
+        let n = match self.piece() {
             0 => available,
             1 => available.min(self.rng.u64(0..100)),
             _ => self.rng.u64(0..=available),
@@ -127,7 +152,7 @@ impl App {
     fn write(&mut self, record: &Tcb, memory: &mut Memory) {
         let space = record.acked_upto() + memory.tx.len() as u64 - self.words.written;
         let most = space.min(self.send_total - self.words.written);
-        let n = match self.rng.u8(..3) {
+        let n = match self.piece() {
             0 => most,
             1 => most.min(self.rng.u64(0..2_000)),
             _ => self.rng.u64(0..=most),

@@ -338,6 +338,11 @@ impl Host {
         self.wake = wake;
     }
 
+    /// Every application has what it waits for.
+    pub(crate) fn is_delivered(&self) -> bool {
+        !self.apps.is_empty() && self.apps.values().all(App::is_delivered)
+    }
+
     /// No connection is left, only the listener.
     pub(crate) fn is_idle(&self) -> bool {
         self.committed

@@ -5,6 +5,7 @@
 //! that one alone.
 
 mod app;
+mod goodput;
 mod host;
 mod invariants;
 mod link;

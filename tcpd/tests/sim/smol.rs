@@ -1,6 +1,6 @@
 //! smoltcp at the other end: an independent reading of the RFCs, client and server.
 
-use crate::app::{App, pattern};
+use crate::app::{App, Habits, pattern};
 use crate::host::Host;
 use crate::link::{Impairment, Link, Packet};
 use abi::{Endpoint, Nanos};
@@ -232,7 +232,11 @@ fn run_seed(seed: u64) {
     let buffers = (1 << rng.u8(12..18), 1 << rng.u8(12..18));
     let kill = [0.0, 0.03][rng.usize(..2)];
     let active = rng.bool();
-    let slow = [0.0, 0.02][rng.usize(..2)];
+    let habits = Habits {
+        slow: [0.0, 0.02][rng.usize(..2)],
+        bulk: false,
+        pause: 2_000_000,
+    };
     let config = Config {
         capacity: 16,
         secret: [9; 16],
@@ -241,7 +245,7 @@ fn run_seed(seed: u64) {
     };
     let app_seed = rng.u64(..);
     let app =
-        move |conn, generation| App::new(conn, generation, (1, up), (2, down), slow, app_seed);
+        move |conn, generation| App::new(conn, generation, (1, up), (2, down), habits, app_seed);
     let mut host = Host::new(
         "engine",
         config,

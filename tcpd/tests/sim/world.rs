@@ -1,6 +1,6 @@
 //! Two hosts, two links, one clock.
 
-use crate::app::App;
+use crate::app::{App, Habits};
 use crate::host::Host;
 use crate::link::{Impairment, Link};
 use abi::{Endpoint, Nanos};
@@ -28,6 +28,10 @@ pub(crate) struct Plan {
     pub(crate) budget: usize,
     /// Probability that an application pauses.
     pub(crate) slow: f64,
+    /// The client sends exactly `bytes`, the server nothing, in pieces as large as fit.
+    pub(crate) bulk: bool,
+    /// Longest time an application takes between two actions.
+    pub(crate) app_pause: Nanos,
 }
 
 impl Plan {
@@ -45,6 +49,8 @@ impl Plan {
             max_gso: [0, 8_000, 65_000][rng.usize(..3)],
             budget: [1, 4, 1_000][rng.usize(..3)],
             slow: [0.0, 0.0, 0.05][rng.usize(..3)],
+            bulk: false,
+            app_pause: 2_000_000,
         }
     }
 }
@@ -55,6 +61,7 @@ pub(crate) struct World {
     links: [Link; 2],
     budget: usize,
     steps: u64,
+    bulk: bool,
 }
 
 fn endpoint(host: u8, port: u16) -> Endpoint {
@@ -77,8 +84,16 @@ impl World {
             ..Config::default()
         };
         // Streams are named by the client's port, which both ends know.
-        let (seed, slow, bytes) = (plan.seed, plan.slow, plan.bytes);
+        let (seed, bytes, bulk) = (plan.seed, plan.bytes, plan.bulk);
+        let habits = Habits {
+            slow: plan.slow,
+            bulk,
+            pause: plan.app_pause,
+        };
         let lengths = move |port: u16| {
+            if bulk {
+                return (bytes, 0);
+            }
             let mut rng = Rng::with_seed(seed.wrapping_add(u64::from(port) << 20));
             (rng.u64(0..=bytes), rng.u64(0..=bytes))
         };
@@ -102,7 +117,7 @@ impl World {
                     record.generation,
                     send,
                     receive,
-                    slow,
+                    habits,
                     seed ^ u64::from(port),
                 )
             };
@@ -125,7 +140,7 @@ impl World {
             {
                 let (send, receive) = side(5_000, is_client);
                 host.connect(now, Some(local), local, remote, |conn, generation| {
-                    App::new(conn, generation, send, receive, slow, seed)
+                    App::new(conn, generation, send, receive, habits, seed)
                 });
             }
         } else {
@@ -140,7 +155,7 @@ impl World {
                     local,
                     endpoint(2, PORT),
                     |conn, generation| {
-                        App::new(conn, generation, send, receive, slow, seed ^ u64::from(i))
+                        App::new(conn, generation, send, receive, habits, seed ^ u64::from(i))
                     },
                 );
             }
@@ -154,6 +169,7 @@ impl World {
             ],
             budget: plan.budget,
             steps: 0,
+            bulk: plan.bulk,
         }
     }
 
@@ -165,6 +181,9 @@ impl World {
                 for packet in out {
                     self.links[side].send(self.now, packet);
                 }
+            }
+            if self.bulk && self.hosts.iter().all(Host::is_delivered) {
+                return self.now - START;
             }
             if self.hosts.iter().all(Host::is_idle) {
                 return self.now - START;
