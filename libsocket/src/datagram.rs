@@ -10,7 +10,7 @@
 use crate::error::os;
 use crate::recv::{Look, Unread};
 use crate::send::Room;
-use crate::socket::{Shared, Socket};
+use crate::socket::{Rx, Shared, Socket};
 use crate::stack::want_family;
 use abi::session::{DATAGRAM_ALIGN, DATAGRAM_SKIP, DatagramHeader, SocketKind, SocketState, shut};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -187,21 +187,21 @@ impl Socket {
             };
             let Some(record) = shared.record(unread) else {
                 // Nothing in the queue can be believed.
-                shared.release(self, &mut rx, unread, unread.len);
+                shared.take_datagram(self, &mut rx, unread, unread.len);
                 return Err(shared.session.fault());
             };
             let Some((header, skipped, size)) = record else {
-                shared.release(self, &mut rx, unread, unread.len);
+                shared.take_datagram(self, &mut rx, unread, unread.len);
                 continue;
             };
             let at = unread.head.wrapping_add((skipped + HEADER) as u64);
             let len = usize::try_from(header.len).unwrap_or(0);
-            let copied = shared.get_payload(at, len, bufs);
+            let copied = len.min(bufs.iter().map(|b| b.len()).sum());
+            let whole = shared.copy_rx_into(at, copied, bufs, 0);
             if !peek {
-                shared.release(self, &mut rx, unread, skipped + size);
+                shared.take_datagram(self, &mut rx, unread, skipped + size);
             }
-            let from = header.peer.socket_addr();
-            let (Some(copied), Some(from)) = (copied, from) else {
+            let Some(from) = header.peer.socket_addr().filter(|_| whole) else {
                 return Err(shared.session.fault());
             };
             let full_len = len.max(usize::try_from(header.wire_len).unwrap_or(0));
@@ -216,6 +216,14 @@ impl Socket {
 }
 
 impl Shared {
+    /// Gives the first `size` bytes of `unread` back.
+    fn take_datagram(&self, socket: &Socket, rx: &mut Rx, unread: Unread, size: usize) {
+        self.release(rx, unread, size);
+        if size == unread.len {
+            self.settle(socket, false);
+        }
+    }
+
     fn put_record(
         &self,
         room: Room,
@@ -237,19 +245,5 @@ impl Shared {
         }
         self.publish(start.wrapping_add(size as u64));
         Ok(())
-    }
-
-    /// Copies `len` bytes at `position`, as many as fit into `bufs`.
-    fn get_payload(&self, position: u64, len: usize, bufs: &mut [IoSliceMut<'_>]) -> Option<usize> {
-        let mut copied = 0;
-        for buf in bufs {
-            let part = buf.len().min(len - copied);
-            let into = buf.get_mut(..part)?;
-            if !self.copy_rx(position.wrapping_add(copied as u64), into) {
-                return None;
-            }
-            copied += part;
-        }
-        Some(copied)
     }
 }

@@ -66,9 +66,11 @@ impl BufRead for Lender<'_> {
             return;
         }
         let Some(rx) = &mut self.rx else { return };
-        self.socket
-            .shared
-            .release(self.socket, rx, self.lent, amount);
+        let shared = &*self.socket.shared;
+        shared.release(rx, self.lent, amount);
+        if amount == self.lent.len {
+            shared.settle(self.socket, false);
+        }
         self.lent.head = self.lent.head.wrapping_add(amount as u64);
         self.lent.len -= amount;
     }

@@ -77,8 +77,8 @@ impl Shared {
         })
     }
 
-    /// Gives `taken` bytes back to the transport, and settles the token if that was all.
-    pub(crate) fn release(&self, socket: &Socket, rx: &mut Rx, unread: Unread, taken: usize) {
+    /// Gives `taken` bytes back to the transport.
+    pub(crate) fn release(&self, rx: &mut Rx, unread: Unread, taken: usize) {
         let Some(head) = self.long(control::RX_HEAD) else {
             return;
         };
@@ -100,32 +100,33 @@ impl Shared {
                 self.session.wake();
             }
         }
-        if taken == unread.len {
-            self.settle(socket);
-        }
     }
 
     /// The buffer was drained: the descriptor should stop being readable, unless there is more
-    /// or the end came.
-    pub(crate) fn settle(&self, socket: &Socket) {
-        let readable = || {
+    /// or the end came. Answers whether there is more data; then the caller either takes it too
+    /// (`goes_on`), or says nothing that sounds like "that was all".
+    pub(crate) fn settle(&self, socket: &Socket, goes_on: bool) -> bool {
+        let more = || self.unread().is_ok_and(|unread| unread.len > 0);
+        let over = || {
             self.load(control::EVENTS) & (event::PEER_FIN | event::RESET) != 0
                 || self.pending_error().is_some()
-                || self.unread().is_ok_and(|unread| unread.len > 0)
         };
+        if more() {
+            return true;
+        }
+        if over() {
+            return false;
+        }
         // Whatever the word says: a transport may have written its byte after we had taken the
         // data that it tells of.
-        if readable() {
-            return;
-        }
-        if self.take_token(socket) == Token::Taken
-            && readable()
-            && self.load(control::RX_TOKEN) == 0
-        {
-            // Data came in between and the transport kept quiet because of the token that we
+        let taken = self.take_token(socket) == Token::Taken;
+        let more = more();
+        if taken && more && !goes_on && self.load(control::RX_TOKEN) == 0 {
+            // Data came in between, and the transport kept quiet because of the token that we
             // took: it has to say it again.
             self.session.ring(self.id.slot);
         }
+        more
     }
 
     /// A1 to A3 of the token protocol.
@@ -211,24 +212,32 @@ impl Socket {
         }
         let shared = &*self.shared;
         let (mut rx, look) = self.await_data(shared.lock_rx(), true, !dont_wait)?;
-        let Look::Data(unread) = look else {
+        let Look::Data(mut unread) = look else {
             return Ok(0);
         };
-        let mut taken = 0;
-        for buf in bufs {
-            let len = buf.len().min(unread.len - taken);
-            let Some(into) = buf.get_mut(..len) else {
-                break;
-            };
-            if !shared.copy_rx(unread.head.wrapping_add(taken as u64), into) {
+        let wanted: usize = bufs.iter().map(|b| b.len()).sum();
+        let mut got = 0;
+        loop {
+            let len = unread.len.min(wanted - got);
+            if !shared.copy_rx_into(unread.head, len, bufs, got) {
                 return Err(shared.session.fault());
             }
-            taken += len;
+            got += len;
+            if peek {
+                return Ok(got);
+            }
+            shared.release(&mut rx, unread, len);
+            // A short count says that the buffer is empty, and a program may wait for an edge
+            // then (epoll(7)); so it must be, and the descriptor settled.
+            let drained = len == unread.len;
+            if !drained || !shared.settle(self, got < wanted) || got == wanted {
+                return Ok(got);
+            }
+            match shared.unread() {
+                Ok(more) => unread = more,
+                Err(_) => return Ok(got),
+            }
         }
-        if !peek {
-            shared.release(self, &mut rx, unread, taken);
-        }
-        Ok(taken)
     }
 }
 
@@ -244,5 +253,27 @@ impl Shared {
             return false;
         };
         memory.mapping().copy_out(at, one) && memory.mapping().copy_out(start, two)
+    }
+
+    /// Copies `len` bytes at `position` into `bufs` from their byte `skip` on; they have room.
+    pub(crate) fn copy_rx_into(
+        &self,
+        mut position: u64,
+        mut len: usize,
+        bufs: &mut [IoSliceMut<'_>],
+        mut skip: usize,
+    ) -> bool {
+        for buf in bufs {
+            let part = buf.len().saturating_sub(skip).min(len);
+            if let Some(into) = buf.get_mut(skip..skip + part).filter(|_| part > 0) {
+                if !self.copy_rx(position, into) {
+                    return false;
+                }
+                position = position.wrapping_add(part as u64);
+                len -= part;
+            }
+            skip = skip.saturating_sub(buf.len());
+        }
+        len == 0
     }
 }

@@ -18,6 +18,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 use shm::SessionMemory;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A session with one transport.
-#[derive(Debug)]
 pub(crate) struct Session {
     path: PathBuf,
     /// The process that opened it.
@@ -150,6 +150,13 @@ impl Session {
             self.gone.store(true, Ordering::Relaxed);
         }
         result
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Session");
+        out.field("path", &self.path).field("pid", &self.pid).finish_non_exhaustive()
     }
 }
 

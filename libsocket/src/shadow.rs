@@ -31,8 +31,9 @@
 //!
 //! The byte is taken when a read *drains* the buffer, not when the next one finds it empty. So a
 //! descriptor without data is not readable even for a program that polls and then does a
-//! blocking read; and an edge-triggered one that stops at a short read (as `epoll(7)` allows)
-//! gets a new edge. It costs nothing: the next wait would have taken the byte.
+//! blocking read. And a read is short only if at A4 there was nothing more, so that an
+//! edge-triggered program that stops at a short read (as `epoll(7)` allows) gets an edge for
+//! whatever comes. It costs nothing: the next wait would have taken the byte.
 //!
 //! A byte may be there with the word at 0: a transport writes one more when it refills a buffer
 //! that it saw drained, and processes that share a socket may die between A1 and A2. Therefore
