@@ -232,18 +232,26 @@ impl Sessions {
         store: &mut dyn FdStore,
     ) -> Result<OwnedFd, SessionError> {
         let incarnation = self.incarnation(socket).ok_or(SessionError::NoSuchSocket)?;
-        let (ours, theirs) = shadow::pair().map_err(SessionError::system("socketpair"))?;
+        let premade = self
+            .session_mut(socket.region)
+            .and_then(|s| s.used_mut(socket.slot)?.premade.take());
+        let stored = premade.is_some();
+        let (ours, theirs) = match premade {
+            Some(pair) => pair,
+            None => shadow::pair().map_err(SessionError::system("socketpair"))?,
+        };
         let index = crate::state::index(socket.region);
-        self.watch.add(
-            ours.as_fd(),
-            Watched::Shadow {
-                index,
-                slot: socket.slot,
-                incarnation,
-            },
-        )?;
-        let key = Session::shadow_key(socket.region, socket.slot, incarnation);
-        store.store(key, ours.as_fd());
+        let slot = socket.slot;
+        let what = Watched::Shadow {
+            index,
+            slot,
+            incarnation,
+        };
+        self.watch.add(ours.as_fd(), what)?;
+        if !stored {
+            let key = Session::shadow_key(socket.region, slot, incarnation);
+            store.store(key, ours.as_fd());
+        }
         if let Some(s) = self
             .session_mut(socket.region)
             .and_then(|s| s.used_mut(socket.slot))

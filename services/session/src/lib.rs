@@ -18,9 +18,10 @@
 //! 1. poll: [`Sessions::poll`] gives [`Event`]s; the transport handles them and answers calls
 //!    ([`Sessions::answer`], [`Sessions::answer_socket`]): nothing is visible yet;
 //! 2. commit: the transport writes its records;
-//! 3. release: [`Sessions::release`] first (stores, replies, consumes requests, hands over new
-//!    connections), then published positions and readiness ([`Words`], [`Sessions::readable`]
-//!    and the like).
+//! 3. release: first the words that a reply tells of (the state), since the application looks
+//!    right after it; then [`Sessions::release`] (stores, replies, consumes requests, hands over
+//!    new connections); then positions and readiness ([`Words`], [`Sessions::readable`] and the
+//!    like).
 //!
 //! Invariants, which make a kill at any step look like a delay:
 //! - A request is consumed only after its reply was sent; a successor sees it again. The
@@ -38,14 +39,18 @@
 mod accept;
 mod calls;
 mod doorbell;
+mod end;
 mod epoll;
 mod error;
+mod readiness;
 mod restore;
 mod session;
 mod sessions;
 mod shadow;
 mod slots;
+mod sockets;
 mod state;
+mod stock;
 mod store;
 mod words;
 

@@ -103,6 +103,8 @@ impl Sessions {
             scratch: Vec::new(),
             taken: Vec::new(),
             orphans: HashMap::new(),
+            forgets: Vec::new(),
+            restock: Vec::new(),
             tally: Default::default(),
         };
         for index in 0..MAX_SESSIONS {

@@ -3,6 +3,7 @@
 use crate::SocketRef;
 use crate::slots::{Slot, Slots, Use};
 use crate::state::SessionRecord;
+use crate::stock::Stock;
 use crate::words::Words;
 use abi::RegionId;
 use abi::plumbing::{StoreClass, StoreKey};
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) request: Option<OwnedFd>,
     pub(crate) attached: Option<Attached>,
     pub(crate) slots: Slots,
+    /// Pairs made ahead.
+    pub(crate) stock: Stock,
     /// Masked: looked at every turn.
     pub(crate) active: bool,
     /// A call of this turn is not released yet.
@@ -42,6 +45,7 @@ impl Session {
             request,
             attached: None,
             slots: Slots::new(record.sockets),
+            stock: Stock::default(),
             active: false,
             calling: false,
             replay: false,

@@ -1,13 +1,14 @@
 //! The socket slots of one session.
 //!
-//! A slot is free, in use (it has an owner in the transport's table, and mostly a shadow), or a
-//! zombie: the transport is done with it but the application still holds a descriptor whose far
+//! A slot is free, reserved (see `stock`), in use (it has an owner in the transport's table, and
+//! mostly a shadow), or a zombie: the transport is done with it but the application still holds a descriptor whose far
 //! end is closed (reset). Zombies are used again when the application says that it is done
 //! (both shutdown bits), or last of all, the oldest first: a stale descriptor then finds another
 //! incarnation in the slot.
 
 use crate::shadow::Shadow;
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 
 /// No transport socket owns the slot.
 pub const NO_OWNER: u32 = u32::MAX;
@@ -16,6 +17,8 @@ pub const NO_OWNER: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     Free,
+    /// Belongs to the stock.
+    Reserved,
     Used,
     Zombie,
 }
@@ -31,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) closed: bool,
     /// Its application's end was given away.
     pub(crate) handed: bool,
+    /// Its pair, made ahead and stored.
+    pub(crate) premade: Option<(Shadow, OwnedFd)>,
 }
 
 impl Slot {
@@ -42,6 +47,7 @@ impl Slot {
             shadow: None,
             closed: false,
             handed: false,
+            premade: None,
         }
     }
 }
@@ -87,25 +93,55 @@ impl Slots {
             .filter(|(_, s)| s.state == Use::Used)
     }
 
-    /// Takes a free slot.
+    /// Takes a free slot, or an old zombie.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
-        let slot = loop {
-            if let Some(s) = self.free.pop() {
-                // Adopted slots may still be in the list.
-                if self.get(s).is_some_and(|s| s.state == Use::Free) {
-                    break s;
-                }
-            } else if let Some(s) = self.grow() {
-                break s;
-            } else {
-                let s = self.zombies.pop_front()?;
-                if self.get(s).is_some_and(|s| s.state == Use::Zombie) {
-                    break s;
-                }
-            }
-        };
+        let slot = self.pop_free().or_else(|| {
+            std::iter::from_fn(|| self.zombies.pop_front()).find(|&z| {
+                self.slots
+                    .get(z as usize)
+                    .is_some_and(|s| s.state == Use::Zombie)
+            })
+        })?;
         self.take(slot);
         Some(slot)
+    }
+
+    fn pop_free(&mut self) -> Option<u32> {
+        while let Some(s) = self.free.pop() {
+            // Adopted slots may still be in the list.
+            if self.get(s).is_some_and(|s| s.state == Use::Free) {
+                return Some(s);
+            }
+        }
+        self.grow()
+    }
+
+    /// Reserves a free slot for the stock, if more than `spare` would be left.
+    pub(crate) fn reserve(&mut self, spare: usize) -> Option<u32> {
+        let left = self.free.len() + (self.count as usize).saturating_sub(self.slots.len());
+        if left <= spare {
+            return None;
+        }
+        let slot = self.pop_free()?;
+        self.get_mut(slot)?.state = Use::Reserved;
+        Some(slot)
+    }
+
+    /// Takes a reserved slot into use.
+    pub(crate) fn use_reserved(&mut self, slot: u32) {
+        if self.get(slot).is_some_and(|s| s.state == Use::Reserved) {
+            self.take(slot);
+        }
+    }
+
+    /// Gives a reserved slot back unused.
+    pub(crate) fn unreserve(&mut self, slot: u32) {
+        if let Some(s) = self.get_mut(slot)
+            && s.state == Use::Reserved
+        {
+            s.state = Use::Free;
+            self.free.push(slot);
+        }
     }
 
     fn grow(&mut self) -> Option<u32> {

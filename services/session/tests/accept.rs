@@ -275,3 +275,86 @@ fn a_scribbled_accept_word_confuses_only_its_application() {
     let (m, _fd) = accept_message(&t.fd).unwrap();
     assert!(take(t.app.memory(), &m));
 }
+
+#[test]
+fn pairs_are_made_ahead_by_demand_and_forgotten_by_a_successor() {
+    let mut t = Listening::new();
+    let before = t.world.store.kept.len();
+    let mut fds = Vec::new();
+    let mut grown = Vec::new();
+    for _ in 0..200 {
+        let new = t.connection();
+        t.hand_over(new);
+        t.release();
+        let (m, fd) = accept_message(&t.fd).unwrap();
+        assert!(take(t.app.memory(), &m));
+        assert_eq!((m.slot, m.incarnation), (new.socket.slot, new.incarnation));
+        fds.push((new, fd));
+        // As the runtime does after a turn.
+        session::FdStore::flush(&mut t.world.store).unwrap();
+        grown.push(t.world.store.kept.len() - before - fds.len());
+    }
+    assert!(
+        grown[0] >= 4 && *grown.iter().max().unwrap() <= 64,
+        "{grown:?}"
+    );
+    // Each works, and its hang-up is seen.
+    for (new, fd) in &fds {
+        t.sessions.readable(new.socket, false);
+        assert!(readiness(fd).contains(EpollFlags::EPOLLIN));
+    }
+    let (gone, fd) = fds.pop().unwrap();
+    drop(fd);
+    let events = t.world.poll(&mut t.sessions);
+    assert!(matches!(events[..], [Event::Closed(s)] if s == gone.socket));
+    let connections: Vec<NewSocket> = fds.iter().map(|(new, _)| *new).collect();
+    let adopted = t.restart(&connections);
+    assert!(adopted.iter().all(|a| *a == Adopted::Live));
+    assert_eq!(t.world.store.kept.len(), before + fds.len());
+    let new = t.connection();
+    t.hand_over(new);
+    t.release();
+    let (m, _fd) = accept_message(&t.fd).unwrap();
+    assert!(take(t.app.memory(), &m));
+}
+
+#[test]
+fn a_connection_that_is_freed_or_revoked_before_its_hand_over_leaves_nothing() {
+    let mut t = Listening::new();
+    for round in 0..100 {
+        let new = t.connection();
+        if round % 2 == 0 {
+            t.sessions.free(new.socket, &mut t.world.store);
+        } else {
+            let Revoked::Fresh(again) = t.revoke(new.socket) else {
+                panic!()
+            };
+            t.hand_over(again);
+            t.release();
+            let (m, _fd) = accept_message(&t.fd).unwrap();
+            assert_eq!(m.incarnation, again.incarnation);
+            assert!(take(t.app.memory(), &m));
+            t.sessions.free(new.socket, &mut t.world.store);
+        }
+        t.release();
+    }
+    let Listening {
+        mut world,
+        mut sessions,
+        fd,
+        app,
+        listener,
+    } = t;
+    drop((fd, app));
+    for _ in 0..3 {
+        for e in world.poll(&mut sessions) {
+            if let Event::Closed(s) = e {
+                assert_eq!(s, listener.socket);
+                sessions.free(s, &mut world.store);
+            }
+        }
+        sessions.release(&mut world.store);
+    }
+    assert_eq!(sessions.population(), (0, 0));
+    assert_eq!(world.store.kept.len(), 1, "{:?}", world.store.kept.keys());
+}
