@@ -158,21 +158,28 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// What a sweep must spare: the handles that a dead service has published in `outgoing` and that
-/// are not consumed yet, with the extra slots that `extra_of` reads from their descriptors.
+/// What a sweep must spare: the handles that `dead` has published in `outgoing` and that are not
+/// claimed yet, with the extra slots that `extra_of` reads from their descriptors. `slots_of`
+/// finds the ownership words of a handle's pool.
 ///
 /// Neighbours go on meanwhile. A handle that one takes after this look is spared for nothing; one
-/// taken before is no longer the dead service's. A descriptor that changes under the look belongs
-/// to a packet that was claimed, extra slot first, so what is misread is the dead service's no
-/// more.
-pub fn published<'a>(
-    outgoing: impl Iterator<Item = RingWords<'a>>,
+/// taken before is no longer the dead service's. That is looked at before the descriptor is read:
+/// a handle that was claimed and is still on the ring may name a slot that `dead` has used again
+/// since, whose new extra slot nobody published.
+pub fn published<'r, 's>(
+    dead: ServiceId,
+    outgoing: impl Iterator<Item = RingWords<'r>>,
+    slots_of: impl Fn(Handle) -> Option<Slots<'s>>,
     extra_of: impl Fn(Handle) -> Handle,
 ) -> HashSet<Handle> {
     let mut spared = HashSet::new();
     for words in outgoing {
         for raw in Producer::published(words) {
             let handle = Handle(raw);
+            let owner = slots_of(handle).and_then(|slots| slots.owner_of(handle.slot()));
+            if owner != Some((handle.generation(), dead)) {
+                continue;
+            }
             spared.insert(handle);
             let extra = extra_of(handle);
             if !extra.is_none() {

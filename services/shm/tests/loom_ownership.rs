@@ -2,6 +2,15 @@
 //! of any party at any step. Nothing leaks, nothing is freed twice, and no buffer ever has two
 //! owners (loom watches them).
 #![cfg(feature = "loom")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests may panic, and loom asks for no Send"
+)]
 
 mod model;
 
@@ -153,7 +162,9 @@ fn a_sweep_spares_what_is_published_while_it_is_being_claimed() {
 #[test]
 fn a_producer_that_dies_anywhere_leaks_nothing() {
     at_every_step(3, |mortal| {
-        let world = World::new(3);
+        // The second packet finds room only where the first was, when that is freed and its
+        // handle perhaps still on the ring.
+        let world = World::new(2);
         let w = Arc::clone(&world);
         let consumer = thread::spawn(move || {
             w.consume(&w.down, P, C);
@@ -162,7 +173,7 @@ fn a_producer_that_dies_anywhere_leaks_nothing() {
         mortal.live(|| {
             let mut p = Producer::attach(world.down.words());
             world.send(&mut p, true);
-            world.send(&mut p, false);
+            world.send(&mut p, true);
         });
         world.pool.sweep(P, [world.down.words()].into_iter());
         world.send(&mut Producer::attach(world.down.words()), false);

@@ -1,6 +1,15 @@
 //! Model of the record commit: whoever reads after a death at any step finds the old contents or
 //! the new, never a mixture.
 #![cfg(feature = "loom")]
+#![allow(
+    clippy::arc_with_non_send_sync,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests may panic, and loom asks for no Send"
+)]
 
 mod model;
 

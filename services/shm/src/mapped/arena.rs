@@ -122,7 +122,7 @@ impl Arena {
     /// fragments).
     ///
     /// # Errors
-    /// When the packet is shorter, or a fragment cannot be read.
+    /// When the packet is shorter, or a fragment cannot be read; what was copied before stays.
     pub fn copy_out(&self, skb: &SkBuff, offset: usize, into: &mut [u8]) -> Result<(), PeerFault> {
         let mut done = 0;
         self.for_each_piece(skb, offset, into.len(), |piece| {
@@ -136,7 +136,8 @@ impl Arena {
     /// Copies `len` bytes of the packet, from `offset` on, into `to` at `to_offset`.
     ///
     /// # Errors
-    /// As [`Arena::copy_out`], or when the destination does not have the place.
+    /// As [`Arena::copy_out`], or when the destination does not have the place; what was copied
+    /// before stays.
     pub fn copy_to_mapping(
         &self,
         skb: &SkBuff,

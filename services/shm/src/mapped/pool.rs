@@ -18,7 +18,7 @@ use crate::mapped::validate;
 use crate::owner;
 use crate::slots::{Slots, Use};
 use crate::sync::Ordering;
-use abi::skbuff::{DESC_BASE, Frag, HEADROOM, MAX_FRAGS, SkBuffDesc};
+use abi::skbuff::{DESC_BASE, HEADROOM, MAX_FRAGS, SkBuffDesc};
 use abi::{Handle, PoolId, ServiceId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -288,27 +288,35 @@ impl Pool {
     }
 
     /// Copies the descriptor of a slot: the part that every packet has, and the fragments that
-    /// are valid.
+    /// are valid. The others stay as they were in `into`.
     #[inline]
-    pub(crate) fn read_desc(&self, slot: u32) -> Option<SkBuffDesc> {
-        let at = self.desc_at(slot)?;
-        let mut desc = SkBuffDesc::default();
-        let base = desc.as_mut_bytes().get_mut(..DESC_BASE)?;
-        let mut ok = self.map.copy_out(at, base);
-        if desc.nr_frags != 0 {
-            let n = usize::from(desc.nr_frags).min(MAX_FRAGS);
-            let frags = desc.frags.get_mut(..n)?;
-            ok &= self.map.copy_out(at + DESC_BASE, frags.as_mut_bytes());
+    pub(crate) fn read_desc(&self, slot: u32, into: &mut SkBuffDesc) -> bool {
+        let Some(at) = self.desc_at(slot) else {
+            return false;
+        };
+        let Some(base) = into.as_mut_bytes().first_chunk_mut::<DESC_BASE>() else {
+            return false;
+        };
+        let ok = self.map.copy_out(at, base);
+        if into.nr_frags == 0 {
+            return ok;
         }
-        ok.then_some(desc)
+        let n = usize::from(into.nr_frags).min(MAX_FRAGS);
+        let frags = into.frags.get_mut(..n);
+        ok && frags.is_some_and(|f| self.map.copy_out(at + DESC_BASE, f.as_mut_bytes()))
     }
 
     #[inline]
     pub(crate) fn write_desc(&self, slot: u32, desc: &SkBuffDesc) {
-        let n = usize::from(desc.nr_frags).min(MAX_FRAGS);
-        let used = desc.as_bytes().get(..DESC_BASE + n * size_of::<Frag>());
-        if let (Some(at), Some(used)) = (self.desc_at(slot), used) {
-            let _ = self.map.copy_in(at, used);
+        let base = desc.as_bytes().first_chunk::<DESC_BASE>();
+        let (Some(at), Some(base)) = (self.desc_at(slot), base) else {
+            return;
+        };
+        let _ = self.map.copy_in(at, base);
+        if desc.nr_frags != 0 {
+            let n = usize::from(desc.nr_frags).min(MAX_FRAGS);
+            let frags = desc.frags.get(..n).unwrap_or_default();
+            let _ = self.map.copy_in(at + DESC_BASE, frags.as_bytes());
         }
     }
 
@@ -361,14 +369,17 @@ impl Pool {
         if slot >= self.layout.slots() {
             return Err(PeerFault::BadSlot(handle));
         }
-        let mut desc = None;
+        // Read into its last place: a descriptor is worth not copying twice.
+        let mut skb = SkBuff::unowned(self, slot, me);
         let head = Use {
             slot,
             generation: handle.generation(),
         };
         let taken = self.slots.claim(head, from, me, || {
-            let read = desc.insert(self.read_desc(slot).ok_or(())?);
-            let extra = Handle(read.extra);
+            if !self.read_desc(slot, skb.read_into()) {
+                return Err(());
+            }
+            let extra = Handle(skb.desc().extra);
             if extra.is_none() {
                 Ok(None)
             } else if extra.pool() == self.id {
@@ -381,19 +392,14 @@ impl Pool {
             }
         });
         let taken = taken.ok_or(PeerFault::Stale(handle))?;
-        let valid = desc.filter(|d| {
-            !taken.incomplete && validate::is_possible(self, d, slot, taken.extra.map(|e| e.slot))
-        });
-        match valid {
-            Some(desc) => Ok(SkBuff::claimed(self, taken, me, desc)),
-            None => {
-                // The head first, as when an sk_buff is dropped.
-                self.slots.free(taken.head, me);
-                if let Some(extra) = taken.extra {
-                    self.slots.free(extra, me);
-                }
-                Err(PeerFault::Descriptor(handle))
-            }
+        let extra = taken.extra.map(|e| e.slot);
+        if !taken.incomplete && validate::is_possible(self, skb.desc(), slot, extra) {
+            return Ok(skb.own(taken));
         }
+        self.slots.free(taken.head, me);
+        if let Some(extra) = taken.extra {
+            self.slots.free(extra, me);
+        }
+        Err(PeerFault::Descriptor(handle))
     }
 }

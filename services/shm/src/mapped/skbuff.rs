@@ -13,6 +13,7 @@ use crate::mapped::pool::Pool;
 use crate::slots::{Taken, Use};
 use abi::skbuff::{Frag, HEADROOM, OFFSET_NONE, SkBuffDesc};
 use abi::{Handle, RegionId, ServiceId};
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 /// An owned packet.
@@ -34,45 +35,68 @@ pub struct SkBuff {
 // another thread moves that exclusive right.
 unsafe impl Send for SkBuff {}
 
+/// An sk_buff whose slot is not owned yet: nothing is freed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Unowned(ManuallyDrop<SkBuff>);
+
+impl Unowned {
+    #[inline]
+    fn new(pool: &'static Pool, slot: u32, me: ServiceId) -> Self {
+        let (head, end) = pool.buffer(slot).unwrap_or((NonNull::dangling(), 0));
+        let of = Use {
+            slot,
+            generation: 0,
+        };
+        let desc = SkBuffDesc::default();
+        Self(ManuallyDrop::new(SkBuff {
+            pool,
+            of,
+            extra: None,
+            me,
+            head,
+            end,
+            desc,
+        }))
+    }
+
+    /// Where the descriptor is read to.
+    #[inline]
+    pub(crate) fn read_into(&mut self) -> &mut SkBuffDesc {
+        &mut self.0.desc
+    }
+
+    #[inline]
+    pub(crate) fn desc(&self) -> &SkBuffDesc {
+        &self.0.desc
+    }
+
+    /// The slots are this process's now, and the descriptor was found possible.
+    #[inline]
+    pub(crate) fn own(mut self, taken: Taken) -> SkBuff {
+        self.0.of = taken.head;
+        self.0.extra = taken.extra;
+        ManuallyDrop::into_inner(self.0)
+    }
+}
+
 impl SkBuff {
     /// A slot just allocated, empty.
     #[inline]
     pub(crate) fn fresh(pool: &'static Pool, of: Use, me: ServiceId) -> Self {
-        let mut this = Self::with(pool, of, None, me, SkBuffDesc::default());
-        this.desc.data = HEADROOM.min(this.end);
-        this.desc.tail = this.desc.data;
-        this
+        let mut skb = Unowned::new(pool, of.slot, me);
+        skb.0.desc.data = HEADROOM.min(skb.0.end);
+        skb.0.desc.tail = skb.0.desc.data;
+        skb.own(Taken {
+            head: of,
+            extra: None,
+            incomplete: false,
+        })
     }
 
-    /// A packet just taken over, with the copy of its descriptor that was validated.
+    /// The place of a packet about to be taken over.
     #[inline]
-    pub(crate) fn claimed(
-        pool: &'static Pool,
-        taken: Taken,
-        me: ServiceId,
-        desc: SkBuffDesc,
-    ) -> Self {
-        Self::with(pool, taken.head, taken.extra, me, desc)
-    }
-
-    #[inline]
-    fn with(
-        pool: &'static Pool,
-        head: Use,
-        extra: Option<Use>,
-        me: ServiceId,
-        desc: SkBuffDesc,
-    ) -> Self {
-        let (base, end) = pool.buffer(head.slot).unwrap_or((NonNull::dangling(), 0));
-        Self {
-            pool,
-            of: head,
-            extra,
-            me,
-            head: base,
-            end,
-            desc,
-        }
+    pub(crate) fn unowned(pool: &'static Pool, slot: u32, me: ServiceId) -> Unowned {
+        Unowned::new(pool, slot, me)
     }
 
     /// The handle of this use of the slot. It changes each time the packet is handed on;

@@ -7,6 +7,7 @@
 use crate::mapped::pool::Pool;
 use crate::ring::RingWords;
 use crate::slots;
+use abi::skbuff::SkBuffDesc;
 use abi::{Handle, ServiceId};
 
 /// Frees every slot of `pools` that `dead` owns, save those in its outgoing rings (with their
@@ -16,11 +17,21 @@ pub fn sweep<'a>(
     pools: impl Iterator<Item = &'static Pool> + Clone,
     outgoing: impl Iterator<Item = RingWords<'a>>,
 ) -> u32 {
-    let spared = slots::published(outgoing, |handle| {
-        let pool = pools.clone().find(|p| p.id() == handle.pool());
-        let desc = pool.and_then(|p| p.read_desc(handle.slot()));
-        desc.map_or(Handle::NONE, |d| Handle(d.extra))
-    });
+    let pool_of = |handle: Handle| pools.clone().find(|p| p.id() == handle.pool());
+    let spared = slots::published(
+        dead,
+        outgoing,
+        |handle| pool_of(handle).map(|p| p.slots()),
+        |handle| {
+            let mut desc = SkBuffDesc::default();
+            let read = pool_of(handle).is_some_and(|p| p.read_desc(handle.slot(), &mut desc));
+            if read {
+                Handle(desc.extra)
+            } else {
+                Handle::NONE
+            }
+        },
+    );
     pools
         .map(|pool| {
             pool.slots().sweep(dead, |of| {

@@ -5,6 +5,12 @@
 //! any further operation of the actor, which is what SIGKILL between two instructions does:
 //! everything before is done, nothing after is. A model enumerates the number of steps and thus
 //! tries a death at every place, in the very code that runs in production.
+//!
+//! A model should run with [`exchange`] off and on. Off, a load may answer any value that the
+//! memory model allows. But loom remembers only the last access to a word when it looks for
+//! orders to try, so a thread that loads a word and then stores to it hides from loom that others
+//! had loaded it before, and orders are missed. On, every access is a read-modify-write of the
+//! newest value, and no order is missed.
 
 use loom::sync::atomic as real;
 use std::cell::Cell;
@@ -13,6 +19,16 @@ use std::sync::atomic::Ordering;
 
 loom::thread_local! {
     static LEFT: Cell<Option<usize>> = Cell::new(None);
+}
+
+std::thread_local! {
+    // All of a model's threads are coroutines of one real one.
+    static EXCHANGE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether loads and stores are read-modify-writes from now on, in models of this thread.
+pub fn exchange(yes: bool) {
+    EXCHANGE.with(|e| e.set(yes));
 }
 
 /// The actor died.
@@ -76,12 +92,19 @@ macro_rules! atomic {
             /// Loads.
             pub fn load(&self, order: Ordering) -> $int {
                 step();
+                if EXCHANGE.with(Cell::get) {
+                    return self.0.fetch_add(0, order);
+                }
                 self.0.load(order)
             }
 
             /// Stores.
             pub fn store(&self, value: $int, order: Ordering) {
                 step();
+                if EXCHANGE.with(Cell::get) {
+                    self.0.swap(value, order);
+                    return;
+                }
                 self.0.store(value, order);
             }
 

@@ -7,7 +7,7 @@ use loom::cell::UnsafeCell;
 use shm::owner::{FIRST_GENERATION, pack};
 use shm::ring::{RingWords, SLOTS_OFFSET};
 use shm::slots::{Slots, Use};
-use shm::sync::model::mortal;
+use shm::sync::model::{exchange, mortal};
 use shm::sync::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,11 +35,17 @@ pub fn at_every_step(preemptions: usize, model: impl Fn(Actor) + Sync + Send + C
     }
 }
 
-/// Runs `model` in every order with so many preemptions of a thread that could go on.
+/// Runs `model` in every order with so many preemptions of a thread that could go on, once with
+/// weak accesses and once with strong ones.
 pub fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(model);
+    let model = Arc::new(model);
+    for strong in [false, true] {
+        exchange(strong);
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        let model = Arc::clone(&model);
+        builder.check(move || model());
+    }
 }
 
 /// The one that dies.
@@ -173,7 +179,8 @@ impl Pool {
     }
 
     pub fn sweep<'a>(&self, dead: ServiceId, outgoing: impl Iterator<Item = RingWords<'a>>) -> u32 {
-        let spared = shm::slots::published(outgoing, |h| self.extra_of(h));
+        let spared =
+            shm::slots::published(dead, outgoing, |_| Some(self.slots()), |h| self.extra_of(h));
         self.slots().sweep(dead, |of| spared.contains(&handle(of)))
     }
 
