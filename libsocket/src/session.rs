@@ -25,6 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// How often a session is opened again that was cut off.
+const OPEN_TRIES: u32 = 16;
+
 /// A session with one transport.
 pub(crate) struct Session {
     path: PathBuf,
@@ -43,7 +46,21 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects to the transport that listens at `path` and maps the session memory.
+    ///
+    /// A transport that dies between accepting us and storing our socket takes it along. Where
+    /// somebody still listens, its successor is tried.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::open_once(path) {
+                Err(error) if is_gone(&error) && tries < OPEN_TRIES => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn open_once(path: &Path) -> io::Result<Self> {
         let requests = dial(path)?;
         let protocol = |what| StackError::Protocol {
             path: path.to_owned(),
@@ -207,6 +224,11 @@ fn exchange(
         }
         return Ok((answer, message.fds));
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<StackError>());
+    matches!(inner, Some(StackError::Gone { .. }))
 }
 
 fn dial(path: &Path) -> io::Result<OwnedFd> {

@@ -233,6 +233,10 @@ impl Socket {
     /// # Errors
     /// As `listen(2)`.
     pub fn listen(&self, backlog: u32) -> io::Result<()> {
+        // A stray token would displace the accept messages, which have a fixed length.
+        if self.shared.state() == SocketState::Idle {
+            let _ = self.shadow.take_token();
+        }
         self.shared.order(Op::Listen(self.shared.id, backlog))
     }
 

@@ -123,7 +123,7 @@ impl<'a> Fake<'a> {
                     *self.durable = self.now.clone();
                     let to = (peer.into(), local.into());
                     let _ = self.sessions.hand_over(listener, new, to.0, to.1, self.store);
-                }
+                        }
                 Some(Revoked::Taken) => {
                     self.now.sockets.get_mut(&socket).unwrap().waits_for = None;
                 }
@@ -138,7 +138,8 @@ impl<'a> Fake<'a> {
             words.set_rx_tail(r.known.rx_tail);
             words.set_tx_head(r.known.tx_head);
             words.add_events(if r.fin { event::PEER_FIN } else { 0 });
-            if !r.listening {
+            // What will listen must not have a token in front of its accept messages.
+            if r.kind != SocketKind::Stream || r.mate.is_some() {
                 // Extra tokens and drains are allowed; missing ones are not.
                 self.sessions.reconcile(socket, true, r.state != SocketState::Connecting, r.fin);
             }

@@ -80,7 +80,8 @@ pub mod control {
     /// took the byte, fences, and looks again. Where it took a token although there is more to
     /// read, it marks the socket dirty: the transport then raises it again if data is unread and
     /// the word is 0. A restarted transport raises it wherever something is readable and no byte
-    /// is in flight. Listeners have no tokens: their accept messages are the readiness.
+    /// is in flight. Listeners have no tokens (their accept messages, of fixed length, are the
+    /// readiness), so a stream that is not connected or connecting must not get one either.
     pub const RX_TOKEN: usize = 64;
     /// u32, shared: 1 while the application has stuffed the shadow fd (not writable). The
     /// application sets it before and again after stuffing, fences (SeqCst) and looks for space
