@@ -82,6 +82,8 @@ pub enum Command {
         #[arg(short = 'c', long, default_value_t = 16)]
         count: u32,
     },
+    /// See the whole stack at work in a network namespace of its own
+    Demo(crate::demo::Arguments),
     /// Print a commented strata.toml
     Example,
     /// Print a completion script for a shell

@@ -11,9 +11,10 @@ pub mod table;
 mod trace;
 mod up;
 
-use crate::admin::{Answer, Request, call};
+use crate::admin::{Answer, CallError, Request, call};
 use crate::cli::{Cli, Command};
 use crate::config::DEFAULT_NAME;
+use crate::orphans;
 use crate::rundir::RunDir;
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         .into()),
         Command::Impair(arguments) => impair::impair(cli, arguments).map(done),
         Command::Trace { wait, count } => trace::trace(cli, wait.0, *count).map(done),
+        Command::Demo(arguments) => crate::demo::run(cli.json, arguments),
         Command::Example => {
             print!("{}", include_str!("../../../strata.example.toml"));
             Ok(ExitCode::SUCCESS)
@@ -86,8 +88,21 @@ fn ask(cli: &Cli, request: &Request) -> anyhow::Result<Answer> {
 }
 
 fn down(cli: &Cli) -> anyhow::Result<()> {
-    ask(cli, &Request::Down)?;
     let rundir = rundir(cli)?;
+    match call(&rundir, &Request::Down) {
+        Ok(_) => {}
+        Err(error @ CallError::NotRunning { .. }) => {
+            // Without a supervisor there may still be daemons.
+            let orphans = orphans::find(&rundir);
+            if orphans.is_empty() {
+                return Err(error.into());
+            }
+            orphans::end(&orphans);
+            rundir.remove();
+            println!("ended {} daemons whose supervisor had died", orphans.len());
+        }
+        Err(error) => return Err(error.into()),
+    }
     // Answered when the daemons are gone; the directory goes right after.
     for _ in 0..200 {
         if !rundir.admin_socket().exists() {

@@ -9,6 +9,33 @@ use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// The header in which the server says how long it got no data at the most, in microseconds.
+pub const SILENCE: &str = "X-Longest-Silence";
+
+/// The longest time between two arrivals of data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silence {
+    last: Option<Instant>,
+    longest: Duration,
+}
+
+impl Silence {
+    /// Data has come.
+    pub fn broken(&mut self) {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            self.longest = self.longest.max(now - last);
+        }
+    }
+
+    /// The longest time so far; none before the first data counts.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+}
 
 /// Serves until the process ends.
 ///
@@ -53,12 +80,14 @@ fn answer(stream: &TcpStream) -> Result<()> {
     match method {
         "GET" => send_body(stream, path),
         "PUT" => {
-            let digest = digest_of(&mut reader, length)?;
+            let (digest, silence) = digest_of(&mut reader, length)?;
             let mut out = stream;
             write!(
                 out,
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{digest}",
-                digest.len()
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{SILENCE}: {}\r\nConnection: close\r\n\r\n\
+                 {digest}",
+                digest.len(),
+                silence.as_micros()
             )?;
             Ok(())
         }
@@ -90,7 +119,8 @@ fn send_body(mut stream: &TcpStream, path: &str) -> Result<()> {
     Ok(())
 }
 
-fn digest_of(reader: &mut impl Read, length: u64) -> Result<String> {
+fn digest_of(reader: &mut impl Read, length: u64) -> Result<(String, Duration)> {
+    let mut silence = Silence::default();
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut left = length;
@@ -105,8 +135,9 @@ fn digest_of(reader: &mut impl Read, length: u64) -> Result<String> {
         if got == 0 {
             bail!("the body ended {left} bytes early");
         }
+        silence.broken();
         hash.update(place.get(..got).unwrap_or_default());
         left -= got as u64;
     }
-    Ok(hex(&hash.finalize()))
+    Ok((hex(&hash.finalize()), silence.longest()))
 }

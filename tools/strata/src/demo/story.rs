@@ -1,0 +1,140 @@
+//! The steps, in order.
+
+use super::capture::Capture;
+use super::screen::Screen;
+use super::summary::Summary;
+use super::transfer::{Direction, Transfer};
+use super::{Arguments, datagrams, echo, log_tail, path, server, transfer, who};
+use crate::lab::{Lab, LabConfig, LabDevice};
+use crate::netns::Privilege;
+use anyhow::{Context, Error, Result};
+use libsocket::Stack;
+use std::fs;
+use std::time::Instant;
+
+/// Tells the whole story.
+pub(super) fn tell(json: bool, arguments: &Arguments, privilege: Privilege) -> Result<()> {
+    let begin = Instant::now();
+    let screen = Screen::new(json);
+    screen.step("A private network and a constellation in it");
+    let offload = !arguments.no_offload && arguments.capture.is_none();
+    let lab = Lab::start(&LabConfig {
+        offload,
+        ..LabConfig::default()
+    })
+    .context("the constellation could not be started")?;
+    screen.say(setting(&lab, privilege, offload));
+    let capture = arguments.capture.as_ref();
+    let capture = capture.map(|file| Capture::start(&lab.host_interface, file));
+    let capture = capture
+        .transpose()
+        .context("the capture could not be started")?;
+
+    let mut summary = Summary::new(&lab);
+    steps(&screen, &lab, arguments, &mut summary).map_err(|error| failed(&screen, &lab, &error))?;
+    if let Some(capture) = capture {
+        let told = capture
+            .finish()
+            .context("the capture could not be finished")?;
+        screen.say(format!("\n{told}"));
+    }
+
+    screen.step("What remains");
+    lab.stop()?;
+    screen.say(
+        "Nothing: every process has ended, their directory is gone, and the namespace ends with\n\
+         this process.",
+    );
+    summary.seconds = begin.elapsed().as_secs_f64();
+    if json {
+        return crate::commands::table::print_json(&summary);
+    }
+    screen.step("Summary");
+    screen.say(summary.render());
+    Ok(())
+}
+
+/// What was built, in words.
+fn setting(lab: &Lab, privilege: Privilege, offload: bool) -> String {
+    let namespace = fs::read_link("/proc/self/ns/net").unwrap_or_default();
+    let who = match privilege {
+        Privilege::Root => "made as root",
+        Privilege::User => "made through a user namespace, without root",
+    };
+    let device = match lab.device() {
+        LabDevice::Tap => "TAP device".to_owned(),
+        LabDevice::Packet => format!(
+            "packet socket on {}, a veth pair (/dev/net/tun may not be opened here)",
+            lab.interface
+        ),
+    };
+    let units = if offload {
+        "checksums and segmentation left to the device: units of up to 64 KiB"
+    } else {
+        "nothing left to the device: complete frames of at most 1500 bytes"
+    };
+    format!(
+        "namespace  {}, {who}\n\
+         device     {device}; {units}\n\
+         \n\
+         {} Linux kernel  <-- {} -->  netdevd - ipd - tcpd, udpd  {}",
+        namespace.display(),
+        lab.host,
+        lab.host_interface,
+        lab.stack,
+    )
+}
+
+fn steps(screen: &Screen, lab: &Lab, arguments: &Arguments, summary: &mut Summary) -> Result<()> {
+    let stack = Stack::open(lab.path());
+
+    screen.step("Who is running");
+    screen.say(who::table(lab)?);
+
+    screen.step("The first packet, down and up");
+    let server = server::serve((lab.host, 0).into())?;
+    let walk = path::walk(lab, &stack, server)?;
+    screen.say(walk.render());
+    summary.path = Some(walk);
+
+    screen.step("Ping, both ways");
+    for ping in [echo::from_kernel(lab)?, echo::from_stack(lab, &stack)?] {
+        screen.say(ping.render());
+        summary.pings.push(ping);
+    }
+
+    screen.step("UDP datagrams, both ways");
+    for exchange in [
+        datagrams::from_kernel(lab, &stack)?,
+        datagrams::from_stack(lab, &stack)?,
+    ] {
+        screen.say(exchange.render());
+        summary.datagrams.push(exchange);
+    }
+
+    screen.step("TCP: a download and an upload");
+    let mut run = |direction, victim| -> Result<()> {
+        let plan = Transfer::new(direction, arguments.size << 20, victim);
+        let result = transfer::run(screen, lab, &stack, server, plan)?;
+        screen.say(result.render());
+        summary.transfers.push(result);
+        Ok(())
+    };
+    run(Direction::Download, None)?;
+    run(Direction::Upload, None)?;
+    if arguments.no_faults {
+        return Ok(());
+    }
+
+    screen.step("The same while layers are killed with SIGKILL");
+    run(Direction::Download, Some("tcpd"))?;
+    run(Direction::Upload, Some("ipd"))
+}
+
+fn failed(screen: &Screen, lab: &Lab, error: &Error) -> Error {
+    anyhow::anyhow!(
+        "step {} failed: {error:#}{}",
+        screen.number(),
+        log_tail(lab)
+    )
+}
