@@ -173,7 +173,9 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Session");
-        out.field("path", &self.path).field("pid", &self.pid).finish_non_exhaustive()
+        out.field("path", &self.path)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 

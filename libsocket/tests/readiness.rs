@@ -1,6 +1,17 @@
 //! The kernel shows the truth: epoll (level and edge), poll, select and tokio work on the
 //! descriptors without being told.
-#![allow(unsafe_code, reason = "tokio's AsyncFd asks for a promise about the descriptor")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets the unexpected fails"
+)]
+#![allow(
+    unsafe_code,
+    reason = "tokio's AsyncFd asks for a promise about the descriptor"
+)]
 
 mod common;
 
@@ -30,7 +41,15 @@ struct End {
 impl End {
     fn new(stream: TcpStream, out: Vec<u8>, echo: bool) -> Self {
         stream.set_nonblocking(true).unwrap();
-        Self { stream, out, sent: 0, got: Vec::new(), echo, finished: false, told: false }
+        Self {
+            stream,
+            out,
+            sent: 0,
+            got: Vec::new(),
+            echo,
+            finished: false,
+            told: false,
+        }
     }
 
     /// Reads until there is nothing, or until a short read if `trusting`.
@@ -95,12 +114,16 @@ fn many_in_one_loop(edge: bool, trusting: bool, pairs: usize, each: usize) {
         (false, false) => EpollFlags::EPOLLIN,
     };
     const LISTENER: u64 = u64::MAX;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).unwrap();
+    epoll
+        .add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))
+        .unwrap();
 
     let mut ends: Vec<End> = Vec::new();
     let add = |ends: &mut Vec<End>, end: End| {
         let id = ends.len() as u64;
-        epoll.add(&end.stream, EpollEvent::new(want(true), id)).unwrap();
+        epoll
+            .add(&end.stream, EpollEvent::new(want(true), id))
+            .unwrap();
         ends.push(end);
     };
     let mut expected = Vec::new();
@@ -120,7 +143,10 @@ fn many_in_one_loop(edge: bool, trusting: bool, pairs: usize, each: usize) {
         if start.elapsed() > Duration::from_secs(20) {
             for (i, e) in ends.iter().enumerate().filter(|(_, e)| !e.finished) {
                 let (sent, of, got) = (e.sent, e.out.len(), e.got.len());
-                eprintln!("{i}: echo {}, sent {sent} of {of}, got {got}, {:?}", e.echo, e.stream);
+                eprintln!(
+                    "{i}: echo {}, sent {sent} of {of}, got {got}, {:?}",
+                    e.echo, e.stream
+                );
             }
             panic!("too long: {rounds} rounds, {accepted} accepted");
         }
@@ -215,7 +241,10 @@ fn poll_and_blocking_reads() {
         assert_eq!(u32::from_ne_bytes(buf), i);
         if i % 100 == 0 {
             std::thread::sleep(Duration::from_millis(1));
-            assert!(shows(&b, PollFlags::POLLIN, 0).is_empty(), "readable without data");
+            assert!(
+                shows(&b, PollFlags::POLLIN, 0).is_empty(),
+                "readable without data"
+            );
         }
     }
 }
@@ -237,7 +266,10 @@ fn would_block_is_not_said_of_a_readable_descriptor() {
                 break;
             }
             spins += 1;
-            assert!(spins < 100, "spins on a descriptor that is readable without data");
+            assert!(
+                spins < 100,
+                "spins on a descriptor that is readable without data"
+            );
             let _ = b.read(&mut buf);
         }
     }
@@ -275,7 +307,10 @@ fn the_ends_show_as_the_kernels_do() {
     std::thread::sleep(Duration::from_millis(20));
     let reset = EpollFlags::EPOLLHUP | EpollFlags::EPOLLIN | EpollFlags::EPOLLERR;
     assert!(readiness(&b).contains(reset), "{:?}", readiness(&b));
-    assert_eq!(b.take_error().unwrap().unwrap().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(
+        b.take_error().unwrap().unwrap().kind(),
+        ErrorKind::ConnectionReset
+    );
 }
 
 #[test]
@@ -333,8 +368,10 @@ fn tokio_drives_it() {
     world.knobs.death.store(1000, Ordering::Relaxed);
     let (a, b) = pair(&world);
     let sent = pattern(5, 1_000_000);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let both = [a, b].map(|s| {
             s.set_nonblocking(true).unwrap();
@@ -364,6 +401,8 @@ fn tokio_drives_it() {
             assert!(got == sent, "bytes differ");
         };
         let all = async { tokio::join!(echo, send, receive) };
-        tokio::time::timeout(Duration::from_secs(50), all).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(50), all)
+            .await
+            .unwrap();
     });
 }

@@ -1,4 +1,12 @@
 //! Streams and listeners behave as std's do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that meets the unexpected fails"
+)]
 
 mod common;
 
@@ -38,9 +46,17 @@ fn bytes_arrive_in_both_directions() {
 /// A transfer through buffers that are much smaller than it, with all sorts of unit sizes.
 #[test]
 fn bulk_through_small_buffers() {
-    for (tx, rx, chunk) in [(4096, 4096, 0), (4096, 65536, 1500), (1 << 20, 4096, 700), (8192, 8192, 5)] {
+    for (tx, rx, chunk) in [
+        (4096, 4096, 0),
+        (4096, 65536, 1500),
+        (1 << 20, 4096, 700),
+        (8192, 8192, 5),
+    ] {
         let world = World::with_buffers(tx, rx);
-        world.knobs.chunk.store(chunk, std::sync::atomic::Ordering::Relaxed);
+        world
+            .knobs
+            .chunk
+            .store(chunk, std::sync::atomic::Ordering::Relaxed);
         let len = if chunk == 5 { 100_000 } else { 3_000_000 };
         let (a, b) = pair(&world);
         let sent = pattern(7, len);
@@ -108,10 +124,16 @@ fn refused_and_unanswered_connects() {
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     let nowhere = SocketAddr::from(([127, 0, 0, 1], BLACK_HOLE));
     let start = Instant::now();
-    let late = world.stack.connect_timeout(nowhere, Duration::from_millis(50)).unwrap_err();
+    let late = world
+        .stack
+        .connect_timeout(nowhere, Duration::from_millis(50))
+        .unwrap_err();
     assert_eq!(late.kind(), ErrorKind::TimedOut);
     assert!(start.elapsed() >= Duration::from_millis(50));
-    let wrong = world.stack.connect_timeout(nowhere, Duration::ZERO).unwrap_err();
+    let wrong = world
+        .stack
+        .connect_timeout(nowhere, Duration::ZERO)
+        .unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::InvalidInput);
 }
 
@@ -119,8 +141,15 @@ fn refused_and_unanswered_connects() {
 fn a_nonblocking_connect_tells_by_its_descriptor() {
     let world = World::new();
     let listener = world.stack.listen("127.0.0.1:80").unwrap();
-    for (port, outcome) in [(80, None), (9, Some(ErrorKind::ConnectionRefused)), (BLACK_HOLE, None)] {
-        let socket = world.stack.socket(false, libsocket::SocketKind::Stream).unwrap();
+    for (port, outcome) in [
+        (80, None),
+        (9, Some(ErrorKind::ConnectionRefused)),
+        (BLACK_HOLE, None),
+    ] {
+        let socket = world
+            .stack
+            .socket(false, libsocket::SocketKind::Stream)
+            .unwrap();
         socket.set_nonblocking(true).unwrap();
         let begun = socket.connect(SocketAddr::from(([127, 0, 0, 1], port)));
         match begun {
@@ -168,7 +197,10 @@ fn peek_timeouts_and_nonblocking() {
     assert_eq!(b.read(&mut buf).unwrap_err().kind(), ErrorKind::WouldBlock);
     let other = b.try_clone().unwrap();
     // The flag is the descriptor's, which both share.
-    assert_eq!((&other).read(&mut buf).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        (&other).read(&mut buf).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
     let mut written = 0;
     loop {
         match b.write(&[5; 100_000]) {
@@ -190,7 +222,8 @@ fn peek_timeouts_and_nonblocking() {
 fn a_blocked_writer_times_out_with_what_it_wrote() {
     let world = World::with_buffers(4096, 4096);
     let (mut a, b) = pair(&world);
-    a.set_write_timeout(Some(Duration::from_millis(30))).unwrap();
+    a.set_write_timeout(Some(Duration::from_millis(30)))
+        .unwrap();
     let mut written = 0;
     let error = loop {
         match a.write(&[1; 3000]) {
@@ -207,13 +240,21 @@ fn a_blocked_writer_times_out_with_what_it_wrote() {
 fn vectored_reads_and_writes() {
     let world = World::new();
     let (mut a, mut b) = pair(&world);
-    let n = a.write_vectored(&[IoSlice::new(b"one"), IoSlice::new(b""), IoSlice::new(b"two")]).unwrap();
+    let n = a
+        .write_vectored(&[
+            IoSlice::new(b"one"),
+            IoSlice::new(b""),
+            IoSlice::new(b"two"),
+        ])
+        .unwrap();
     assert_eq!(n, 6);
     let (mut x, mut y) = ([0; 4], [0; 9]);
     let mut got = 0;
     while got < 6 {
         // All at once, unless it was seen halfway.
-        got += b.read_vectored(&mut [IoSliceMut::new(&mut x), IoSliceMut::new(&mut y)]).unwrap();
+        got += b
+            .read_vectored(&mut [IoSliceMut::new(&mut x), IoSliceMut::new(&mut y)])
+            .unwrap();
     }
     assert_eq!((&x, &y[..2]), (b"onet", &b"wo"[..]));
 }
@@ -222,7 +263,9 @@ fn vectored_reads_and_writes() {
 fn the_receive_buffer_is_lent() {
     let world = World::with_buffers(4096, 4096);
     let (a, b) = pair(&world);
-    let lines: String = (0..3000).map(|i| format!("line {i} of the text\n")).collect();
+    let lines: String = (0..3000)
+        .map(|i| format!("line {i} of the text\n"))
+        .collect();
     thread::scope(|s| {
         s.spawn(|| {
             (&a).write_all(lines.as_bytes()).unwrap();
@@ -254,7 +297,10 @@ fn a_reset_is_told_once_after_the_data() {
     a.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut rest = Vec::new();
     let error = a.read_to_end(&mut rest).unwrap_err();
-    assert_eq!((error.kind(), rest.as_slice()), (ErrorKind::ConnectionReset, &b" words"[..]));
+    assert_eq!(
+        (error.kind(), rest.as_slice()),
+        (ErrorKind::ConnectionReset, &b" words"[..])
+    );
     assert_eq!(a.read(&mut buf).unwrap(), 0);
     assert_eq!(a.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
@@ -283,11 +329,24 @@ fn binding_twice_and_to_a_chosen_address() {
     let again = world.stack.listen("127.0.0.1:8080").unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AddrInUse);
     let to = listener.local_addr().unwrap();
-    let _client = world.stack.connect_from("127.0.0.9:5555".parse().unwrap(), to).unwrap();
-    assert_eq!(listener.accept().unwrap().1, "127.0.0.9:5555".parse().unwrap());
+    let _client = world
+        .stack
+        .connect_from("127.0.0.9:5555".parse().unwrap(), to)
+        .unwrap();
+    assert_eq!(
+        listener.accept().unwrap().1,
+        "127.0.0.9:5555".parse().unwrap()
+    );
     listener.set_nonblocking(true).unwrap();
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
-    assert_eq!(listener.socket().connect("[::1]:80".parse().unwrap()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+    assert_eq!(
+        listener
+            .socket()
+            .connect("[::1]:80".parse().unwrap())
+            .unwrap_err()
+            .raw_os_error(),
+        Some(libc::EAFNOSUPPORT)
+    );
 }
 
 #[test]
@@ -323,22 +382,37 @@ fn many_clients_and_threads_that_share_a_listener() {
 /// More sockets than a session has slots.
 #[test]
 fn a_second_session_is_opened_when_the_first_is_full() {
-    let world = World::with(|p| session::Params { sockets: 8, tx_capacity: 4096, rx_capacity: 4096, ..p });
+    let world = World::with(|p| session::Params {
+        sockets: 8,
+        tx_capacity: 4096,
+        rx_capacity: 4096,
+        ..p
+    });
     let sockets: Vec<_> = (0..50)
-        .map(|_| world.stack.socket(false, libsocket::SocketKind::Stream).unwrap())
+        .map(|_| {
+            world
+                .stack
+                .socket(false, libsocket::SocketKind::Stream)
+                .unwrap()
+        })
         .collect();
     drop(sockets);
     // Freed slots are found again.
     thread::sleep(Duration::from_millis(50));
     for _ in 0..100 {
-        world.stack.socket(false, libsocket::SocketKind::Stream).unwrap();
+        world
+            .stack
+            .socket(false, libsocket::SocketKind::Stream)
+            .unwrap();
     }
 }
 
 #[test]
 fn a_constellation_that_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
-    let error = libsocket::Stack::open(dir.path()).connect("10.0.0.1:80").unwrap_err();
+    let error = libsocket::Stack::open(dir.path())
+        .connect("10.0.0.1:80")
+        .unwrap_err();
     assert!(error.to_string().contains("no constellation at"), "{error}");
     assert_eq!(libsocket::errno(&error), libc::ENETDOWN);
     assert!(libsocket::Stack::named("../x").is_err());

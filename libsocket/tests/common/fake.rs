@@ -95,9 +95,17 @@ impl<'a> Fake<'a> {
 
     /// Takes up what the predecessor committed.
     fn take_up(&mut self) {
-        let all: Vec<_> = self.now.sockets.iter().map(|(s, r)| (*s, r.incarnation)).collect();
+        let all: Vec<_> = self
+            .now
+            .sockets
+            .iter()
+            .map(|(s, r)| (*s, r.incarnation))
+            .collect();
         for (socket, incarnation) in all {
-            match self.sessions.adopt(socket, incarnation, socket.slot, self.store) {
+            match self
+                .sessions
+                .adopt(socket, incarnation, socket.slot, self.store)
+            {
                 Adopted::Live => {}
                 Adopted::Lost => {
                     if let Some(r) = self.now.sockets.get_mut(&socket)
@@ -111,8 +119,12 @@ impl<'a> Fake<'a> {
                 }
             }
         }
-        let waiting: Vec<_> =
-            self.now.sockets.iter().filter_map(|(s, r)| Some((*s, r.waits_for?))).collect();
+        let waiting: Vec<_> = self
+            .now
+            .sockets
+            .iter()
+            .filter_map(|(s, r)| Some((*s, r.waits_for?)))
+            .collect();
         for (socket, listener) in waiting {
             match self.sessions.revoke(socket, self.store) {
                 Some(Revoked::Fresh(new)) => {
@@ -122,8 +134,10 @@ impl<'a> Fake<'a> {
                     // Before anybody can take it.
                     *self.durable = self.now.clone();
                     let to = (peer.into(), local.into());
-                    let _ = self.sessions.hand_over(listener, new, to.0, to.1, self.store);
-                        }
+                    let _ = self
+                        .sessions
+                        .hand_over(listener, new, to.0, to.1, self.store);
+                }
                 Some(Revoked::Taken) => {
                     self.now.sockets.get_mut(&socket).unwrap().waits_for = None;
                 }
@@ -131,7 +145,12 @@ impl<'a> Fake<'a> {
             }
         }
         self.sessions.finish_restore(self.store);
-        let all: Vec<_> = self.now.sockets.iter().map(|(s, r)| (*s, r.clone())).collect();
+        let all: Vec<_> = self
+            .now
+            .sockets
+            .iter()
+            .map(|(s, r)| (*s, r.clone()))
+            .collect();
         for (socket, r) in all {
             let words = self.sessions.words(socket).unwrap();
             words.set_state(r.state);
@@ -141,7 +160,8 @@ impl<'a> Fake<'a> {
             // What will listen must not have a token in front of its accept messages.
             if r.kind != SocketKind::Stream || r.mate.is_some() {
                 // Extra tokens and drains are allowed; missing ones are not.
-                self.sessions.reconcile(socket, true, r.state != SocketState::Connecting, r.fin);
+                self.sessions
+                    .reconcile(socket, true, r.state != SocketState::Connecting, r.fin);
             }
             self.touch(socket);
         }
@@ -154,7 +174,11 @@ impl<'a> Fake<'a> {
     /// A place to die at.
     fn step(&mut self) -> Result<(), Dead> {
         let death = self.knobs.death.load(Ordering::Relaxed);
-        if death > 0 && self.random.u32(..1_000_000) < death { Err(Dead) } else { Ok(()) }
+        if death > 0 && self.random.u32(..1_000_000) < death {
+            Err(Dead)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn run(&mut self) -> Result<(), Dead> {
@@ -226,9 +250,14 @@ impl<'a> Fake<'a> {
                 2 => self.random.u32(..8),
                 _ => self.random.u32(..),
             };
-            memory.u32(socket.slot, word).unwrap().store(value, Ordering::Relaxed);
+            memory
+                .u32(socket.slot, word)
+                .unwrap()
+                .store(value, Ordering::Relaxed);
             let at = memory.rx_offset(socket.slot).unwrap();
-            let bytes: Vec<u8> = std::iter::repeat_with(|| self.random.u8(..)).take(64).collect();
+            let bytes: Vec<u8> = std::iter::repeat_with(|| self.random.u8(..))
+                .take(64)
+                .collect();
             assert!(memory.mapping().copy_in(at, &bytes));
             self.sessions.readable(socket, self.random.bool());
             self.sessions.writable(socket);
@@ -237,9 +266,10 @@ impl<'a> Fake<'a> {
 
     /// Loads what the application wrote.
     fn dirty(&mut self, socket: SocketRef) {
-        let (Some(r), Some(words)) =
-            (self.now.sockets.get_mut(&socket), self.sessions.words(socket))
-        else {
+        let (Some(r), Some(words)) = (
+            self.now.sockets.get_mut(&socket),
+            self.sessions.words(socket),
+        ) else {
             return;
         };
         if r.waits_for.is_some() && self.sessions.accepted(socket) {
@@ -267,15 +297,20 @@ impl<'a> Fake<'a> {
             return;
         }
         let answer = self.ask(call);
-        self.now.answered.insert(call.region, (call.id, answer.clone()));
+        self.now
+            .answered
+            .insert(call.region, (call.id, answer.clone()));
         self.sessions.answer(call, answer);
     }
 
     fn new_rec(&mut self, new: NewSocket, kind: SocketKind, v6: bool) -> Rec {
         let words = self.sessions.words(new.socket).unwrap();
         let layout = words.memory().layout();
-        let unset: SocketAddr =
-            if v6 { "[::1]:0".parse().unwrap() } else { (Ipv4Addr::LOCALHOST, 0).into() };
+        let unset: SocketAddr = if v6 {
+            "[::1]:0".parse().unwrap()
+        } else {
+            (Ipv4Addr::LOCALHOST, 0).into()
+        };
         Rec {
             incarnation: new.incarnation,
             kind,
@@ -283,7 +318,10 @@ impl<'a> Fake<'a> {
             local: unset,
             peer: None,
             mate: None,
-            known: Known { tx_limit: layout.tx_capacity, ..Known::default() },
+            known: Known {
+                tx_limit: layout.tx_capacity,
+                ..Known::default()
+            },
             rx_limit: layout.rx_capacity,
             fin: false,
             shutdown: 0,
@@ -302,7 +340,9 @@ impl<'a> Fake<'a> {
         };
         let rec = self.new_rec(new, kind, v6);
         self.sessions.set_owner(new.socket, new.socket.slot);
-        self.sessions.answer_socket(call, new.socket, self.store).unwrap();
+        self.sessions
+            .answer_socket(call, new.socket, self.store)
+            .unwrap();
         self.now.sockets.insert(new.socket, rec);
     }
 
@@ -324,7 +364,10 @@ impl<'a> Fake<'a> {
             Op::Hello { .. } | Op::Socket { .. } => return Err(libc::EPROTO),
         };
         self.sessions.resolve(call.region, id).ok_or(libc::EBADF)?;
-        let socket = SocketRef { region: call.region, slot: id.slot };
+        let socket = SocketRef {
+            region: call.region,
+            slot: id.slot,
+        };
         let fresh = self.port();
         let r = self.now.sockets.get_mut(&socket).ok_or(libc::EBADF)?;
         match &call.op {
@@ -346,7 +389,11 @@ impl<'a> Fake<'a> {
             }
             Op::Connect(_, to) if r.kind != SocketKind::Stream => {
                 r.peer = *to;
-                r.state = if to.is_some() { SocketState::Connected } else { SocketState::Idle };
+                r.state = if to.is_some() {
+                    SocketState::Connected
+                } else {
+                    SocketState::Idle
+                };
                 if r.local.port() == 0 {
                     r.local.set_port(fresh);
                 }
@@ -361,17 +408,27 @@ impl<'a> Fake<'a> {
                     r.local.set_port(fresh);
                 }
                 // Before the reply: the application looks at it then.
-                self.sessions.words(socket).unwrap().set_state(SocketState::Connecting);
+                self.sessions
+                    .words(socket)
+                    .unwrap()
+                    .set_state(SocketState::Connecting);
             }
             Op::Listen(..) => {
                 r.listening = true;
                 r.state = SocketState::Listening;
-                self.sessions.words(socket).unwrap().set_state(SocketState::Listening);
+                self.sessions
+                    .words(socket)
+                    .unwrap()
+                    .set_state(SocketState::Listening);
             }
             Op::SetOption(_, option) => r.options.push(option.clone()),
             Op::GetOption(_, name) => {
                 let name = format!("{name:?}(");
-                let set = r.options.iter().rev().find(|o| format!("{o:?}").starts_with(&name));
+                let set = r
+                    .options
+                    .iter()
+                    .rev()
+                    .find(|o| format!("{o:?}").starts_with(&name));
                 return match (set, &call.op) {
                     (Some(o), _) => Ok(Answer::Option(o.clone())),
                     (None, Op::GetOption(_, SockOptName::NoDelay)) => {
@@ -394,7 +451,9 @@ impl<'a> Fake<'a> {
         let mut busy = false;
         let all: Vec<_> = self.now.sockets.keys().copied().collect();
         for socket in all {
-            let Some(r) = self.now.sockets.get(&socket).cloned() else { continue };
+            let Some(r) = self.now.sockets.get(&socket).cloned() else {
+                continue;
+            };
             busy |= match r.kind {
                 SocketKind::Stream if r.state == SocketState::Connecting => self.connect(socket),
                 SocketKind::Stream => self.stream(socket),
@@ -409,8 +468,14 @@ impl<'a> Fake<'a> {
         if r.closed {
             return self.fail(socket, libc::ECONNABORTED);
         }
-        let Some(peer) = r.peer.filter(|p| p.port() != BLACK_HOLE) else { return false };
-        let found = self.now.sockets.iter().find(|(_, l)| l.listening && l.local == peer);
+        let Some(peer) = r.peer.filter(|p| p.port() != BLACK_HOLE) else {
+            return false;
+        };
+        let found = self
+            .now
+            .sockets
+            .iter()
+            .find(|(_, l)| l.listening && l.local == peer);
         let Some(listener) = found.map(|(s, _)| *s) else {
             return self.fail(socket, libc::ECONNREFUSED);
         };
@@ -424,9 +489,16 @@ impl<'a> Fake<'a> {
         other.peer = Some(r.local);
         other.mate = Some(socket);
         other.waits_for = Some(listener);
-        self.sessions.words(new.socket).unwrap().set_state(SocketState::Connected);
+        self.sessions
+            .words(new.socket)
+            .unwrap()
+            .set_state(SocketState::Connected);
         let (from, to) = (r.local.into(), peer.into());
-        if self.sessions.hand_over(listener, new, from, to, self.store).is_err() {
+        if self
+            .sessions
+            .hand_over(listener, new, from, to, self.store)
+            .is_err()
+        {
             self.sessions.free(new.socket, self.store);
             return self.fail(socket, libc::ECONNREFUSED);
         }
@@ -440,7 +512,9 @@ impl<'a> Fake<'a> {
 
     /// A reset.
     fn fail(&mut self, socket: SocketRef, errno: i32) -> bool {
-        let Some(r) = self.now.sockets.get_mut(&socket) else { return false };
+        let Some(r) = self.now.sockets.get_mut(&socket) else {
+            return false;
+        };
         if r.state == SocketState::Closed {
             return false;
         }
@@ -462,7 +536,12 @@ impl<'a> Fake<'a> {
             return false;
         }
         // The slot may be another connection's by now.
-        let ours = |m: &SocketRef| self.now.sockets.get(m).is_some_and(|o| o.mate == Some(socket));
+        let ours = |m: &SocketRef| {
+            self.now
+                .sockets
+                .get(m)
+                .is_some_and(|o| o.mate == Some(socket))
+        };
         let Some(mate) = r.mate.filter(ours) else {
             // The other side's record is gone: it was closed to the end.
             if r.closed || r.waits_for.is_some() {
@@ -504,7 +583,9 @@ impl<'a> Fake<'a> {
             self.touch(mate);
             return true;
         }
-        let m_done = m.closed || m.waits_for.is_some_and(|l| !self.now.sockets.contains_key(&l));
+        let m_done = m.closed
+            || m.waits_for
+                .is_some_and(|l| !self.now.sockets.contains_key(&l));
         if r.closed && m_done && len == 0 {
             self.now.sockets.get_mut(&socket).unwrap().state = SocketState::Free;
             self.touch(socket);
@@ -540,7 +621,14 @@ impl<'a> Fake<'a> {
         }
         loop {
             let r = self.now.sockets[&socket].clone();
-            let capacity = u64::from(self.sessions.words(socket).unwrap().memory().layout().tx_capacity);
+            let capacity = u64::from(
+                self.sessions
+                    .words(socket)
+                    .unwrap()
+                    .memory()
+                    .layout()
+                    .tx_capacity,
+            );
             let left = r.known.tx_tail - r.known.tx_head;
             if left == 0 {
                 return busy;
@@ -572,7 +660,11 @@ impl<'a> Fake<'a> {
                 self.deliver(socket, to, &payload);
                 continue;
             }
-            let found = self.now.sockets.iter().find(|(_, o)| o.kind == kind && o.local == to);
+            let found = self
+                .now
+                .sockets
+                .iter()
+                .find(|(_, o)| o.kind == kind && o.local == to);
             match found.map(|(s, _)| *s) {
                 Some(other) => self.deliver(other, from, &payload),
                 None => self.now.sockets.get_mut(&socket).unwrap().error = libc::ECONNREFUSED,
@@ -618,16 +710,29 @@ impl<'a> Fake<'a> {
         let touched: Vec<_> = std::mem::take(&mut self.touched).into_iter().collect();
         for (region, slot) in touched {
             self.step()?;
-            let socket = SocketRef { region: RegionId(region), slot };
-            let Some(r) = self.now.sockets.get(&socket).cloned() else { continue };
+            let socket = SocketRef {
+                region: RegionId(region),
+                slot,
+            };
+            let Some(r) = self.now.sockets.get(&socket).cloned() else {
+                continue;
+            };
             if r.state == SocketState::Free {
                 self.sessions.free(socket, self.store);
                 continue;
             }
-            let Some(words) = self.sessions.words(socket) else { continue };
+            let Some(words) = self.sessions.words(socket) else {
+                continue;
+            };
             let map = words.memory();
-            let shown = map.u64(slot, control::RX_TAIL).unwrap().load(Ordering::Relaxed);
-            let head = map.u64(slot, control::RX_HEAD).unwrap().load(Ordering::Relaxed);
+            let shown = map
+                .u64(slot, control::RX_TAIL)
+                .unwrap()
+                .load(Ordering::Relaxed);
+            let head = map
+                .u64(slot, control::RX_HEAD)
+                .unwrap()
+                .load(Ordering::Relaxed);
             words.set_tx_head(r.known.tx_head);
             words.set_rx_tail(r.known.rx_tail);
             if r.error != 0 {
@@ -652,7 +757,8 @@ impl<'a> Fake<'a> {
                 continue;
             }
             if r.known.rx_tail != head || r.error != 0 {
-                self.sessions.readable(socket, head == shown && r.known.rx_tail != shown);
+                self.sessions
+                    .readable(socket, head == shown && r.known.rx_tail != shown);
             }
             self.step()?;
             if r.fin {

@@ -1,7 +1,12 @@
 //! A transport for tests: the real session layer, and in place of a protocol a loopback that
 //! moves bytes and datagrams between the sockets of its applications. It can be killed at any
 //! step and starts again from what it committed.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "not every test uses everything")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "not every test uses everything"
+)]
 
 mod fake;
 
@@ -55,7 +60,11 @@ pub struct World {
 impl World {
     /// With send and receive buffers of these sizes.
     pub fn with_buffers(tx: u32, rx: u32) -> Self {
-        Self::with(|p| Params { tx_capacity: tx, rx_capacity: rx, ..p })
+        Self::with(|p| Params {
+            tx_capacity: tx,
+            rx_capacity: rx,
+            ..p
+        })
     }
 
     pub fn new() -> Self {
@@ -90,7 +99,8 @@ impl World {
         self.threads.push(std::thread::spawn(move || {
             let (mut store, mut durable) = (MemoryStore::default(), Durable::default());
             while !knobs.stop.load(Ordering::Relaxed) {
-                let mut fake = Fake::boot(&listener, &bell, params, &mut store, &mut durable, &knobs);
+                let mut fake =
+                    Fake::boot(&listener, &bell, params, &mut store, &mut durable, &knobs);
                 if fake.run().is_err() {
                     knobs.deaths.fetch_add(1, Ordering::Relaxed);
                 }
