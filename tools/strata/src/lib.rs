@@ -14,6 +14,7 @@ pub mod demo;
 pub mod http;
 pub mod lab;
 pub mod netns;
+pub mod orphans;
 pub mod policy;
 pub mod rundir;
 pub mod supervisor;

@@ -122,6 +122,12 @@ impl RunDir {
         self.path().join("lock")
     }
 
+    /// The daemons that live, for when the supervisor does not.
+    #[must_use]
+    pub fn daemons_file(&self) -> PathBuf {
+        self.path().join("daemons")
+    }
+
     /// What supervisor and daemons say.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

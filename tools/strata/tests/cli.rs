@@ -1,13 +1,24 @@
 //! The command line as a person meets it: what it prints, and its exit status.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
 use assert_cmd::Command;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// `strata` in an empty directory, with a run directory of its own.
 fn strata(dir: &TempDir) -> Command {
-    let mut command = Command::cargo_bin("strata").unwrap();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("strata"));
     command
         .current_dir(dir)
         .env_remove("STRATA_NAME")
@@ -145,9 +156,7 @@ fn completions_and_manual_pages_are_complete() {
 #[test]
 fn a_constellation_of_real_layers_goes_up_and_down() {
     let dir = here();
-    let text = "[[device]]\nname = \"lo0\"\nkind = \"loopback\"\naddresses = [\"10.1.1.1/24\"]\n\
-                [cpu]\npin = \"off\"\n";
-    fs::write(dir.path().join("strata.toml"), text).unwrap();
+    idle(&dir);
     let up = run(&dir, &["up"]);
     assert_eq!(up.status, 0, "{}", up.err);
     let down = Down(&dir);
@@ -172,6 +181,88 @@ fn a_constellation_of_real_layers_goes_up_and_down() {
     assert_eq!(run(&dir, &["counters", "ipd"]).status, 0);
     drop(down);
     assert!(!dir.path().join("run").exists(), "something is left behind");
+}
+
+#[test]
+fn what_cannot_be_opened_says_what_to_do() {
+    let dir = here();
+    let text =
+        "[[device]]\nname = \"nosuchdev\"\nkind = \"packet\"\naddresses = [\"10.1.1.1/24\"]\n";
+    fs::write(dir.path().join("strata.toml"), text).unwrap();
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 1);
+    assert!(up.err.contains("interface nosuchdev"), "{}", up.err);
+    assert!(up.err.contains("`ip link"), "{}", up.err);
+    assert!(!dir.path().join("run").exists(), "something is left behind");
+}
+
+fn idle(dir: &TempDir) {
+    let text = "[[device]]\nname = \"lo0\"\nkind = \"loopback\"\naddresses = [\"10.1.1.1/24\"]\n\
+                [cpu]\npin = \"off\"\n";
+    fs::write(dir.path().join("strata.toml"), text).unwrap();
+}
+
+#[test]
+fn daemons_outlive_their_supervisor_and_can_be_ended() {
+    let dir = here();
+    idle(&dir);
+    assert_eq!(run(&dir, &["up"]).status, 0);
+    let status = run(&dir, &["status", "--json"]).out;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let pid = |value: &serde_json::Value| Pid::from_raw(value["pid"].as_i64().unwrap() as i32);
+    let daemons: Vec<_> = status["daemons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(pid)
+        .collect();
+    kill(pid(&status), Signal::SIGKILL).unwrap();
+    sleep(Duration::from_millis(700));
+    for daemon in &daemons {
+        assert!(
+            kill(*daemon, None).is_ok(),
+            "{daemon} died with the supervisor"
+        );
+    }
+    let ping = run(&dir, &["ping", "-c", "1", "10.1.1.1"]);
+    assert_eq!(ping.status, 0, "{}{}", ping.out, ping.err);
+    let again = run(&dir, &["up"]);
+    assert_eq!(again.status, 1);
+    assert!(
+        again.err.contains("`strata down --name default` ends them"),
+        "{}",
+        again.err
+    );
+    let down = run(&dir, &["down"]);
+    assert_eq!(down.out, "ended 4 daemons whose supervisor had died\n");
+    for daemon in &daemons {
+        // A zombie of whoever adopts orphans here counts as ended.
+        let stat = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn in_the_foreground_an_interrupt_stops_everything() {
+    let dir = here();
+    idle(&dir);
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("strata"))
+        .args(["up", "--foreground", "--json"])
+        .current_dir(&dir)
+        .env("STRATA_RUN_DIR", dir.path().join("run"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut status = serde_json::Deserializer::from_reader(child.stdout.take().unwrap())
+        .into_iter::<serde_json::Value>();
+    let status = status.next().unwrap().unwrap();
+    assert_eq!(status["daemons"][3]["name"], "udpd");
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!dir.path().join("run").exists());
 }
 
 /// Stops the constellation whatever the test does.

@@ -40,8 +40,10 @@ pub(super) fn status(cli: &Cli, arguments: &StatusArgs) -> anyhow::Result<()> {
 
 fn tables(cli: &Cli, queries: &[(&str, Query, &[&str])]) -> anyhow::Result<()> {
     let mut object = Map::new();
-    for (at, (name, what, layers)) in queries.iter().enumerate() {
+    let mut printed = false;
+    for (name, what, layers) in queries {
         let mut all = Vec::new();
+        let mut empty = true;
         for layer in *layers {
             let request = Request::Query {
                 layer: (*layer).to_owned(),
@@ -55,12 +57,17 @@ fn tables(cli: &Cli, queries: &[(&str, Query, &[&str])]) -> anyhow::Result<()> {
                 if let Value::Array(rows) = table::json(&columns, &rows) {
                     all.extend(rows);
                 }
-            } else if layers.len() == 1 || !rows.is_empty() {
-                if at > 0 || layer != layers.first().unwrap_or(layer) {
+            } else if !rows.is_empty() {
+                if core::mem::replace(&mut printed, true) {
                     println!();
                 }
+                empty = false;
                 print!("{}", table::render(&columns, &rows));
             }
+        }
+        if !cli.json && empty {
+            println!("no {name}");
+            printed = true;
         }
         object.insert((*name).to_owned(), Value::Array(all));
     }

@@ -20,7 +20,8 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Serialize, Deserialize)]
 enum Told {
     Ready(Status),
-    Failed(String),
+    /// Why, and whether the log says more.
+    Failed(String, bool),
 }
 
 /// Lines of the log that are shown when the start fails.
@@ -61,7 +62,8 @@ pub(super) fn up(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
             print!("{}", status::render(&status));
             Ok(())
         }
-        Ok(Told::Failed(why)) => Err(failure(&rundir, &why)),
+        Ok(Told::Failed(why, false)) => Err(anyhow::anyhow!(why)),
+        Ok(Told::Failed(why, true)) => Err(failure(&rundir, &why)),
         Err(_) => Err(failure(&rundir, "the supervisor died at its start")),
     }
 }
@@ -86,10 +88,10 @@ pub(super) fn supervise(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
     };
     let result = start(cli, arguments, &mut |result| match result {
         Ok(status) => tell(&Told::Ready(status.clone())),
-        Err(why) => tell(&Told::Failed(why.to_owned())),
+        Err(why) => tell(&Told::Failed(why.to_owned(), true)),
     });
     if let Err(error) = &result {
-        tell(&Told::Failed(format!("{error:#}")));
+        tell(&Told::Failed(format!("{error:#}"), false));
     }
     result
 }
@@ -171,9 +173,6 @@ fn rundir(cli: &Cli, config: &Config) -> anyhow::Result<RunDir> {
 fn failure(rundir: &RunDir, why: &str) -> anyhow::Error {
     let log = rundir.log_file();
     let tail = tail(&log);
-    if tail.is_empty() || why.contains("is taken") {
-        return anyhow::anyhow!("{why}");
-    }
     anyhow::anyhow!("{why}\nthe end of {}:\n{tail}", log.display())
 }
 

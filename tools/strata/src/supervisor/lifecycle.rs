@@ -5,6 +5,7 @@ use super::control::{Control, Event, What};
 use super::daemon::{self, Daemon, Planned, State, Worker};
 use super::spawn::{self, Child};
 use super::{Mode, Source, Supervisor};
+use crate::orphans;
 use abi::control::{FromDaemon, ToDaemon};
 use abi::plumbing::{FromWorker, ToWorker};
 use abi::{Nanos, ServiceId};
@@ -89,7 +90,13 @@ impl Supervisor {
         self.watch(&worker.child, Source::Child(id))
             .context("epoll")?;
         self.watch(&worker.channel, Source::Channel(id))
-            .context("epoll")
+            .context("epoll")?;
+        let living = self.daemons.values().filter_map(|daemon| {
+            let pid = daemon.worker()?.child.pid();
+            Some((daemon.service.name.as_str(), pid))
+        });
+        orphans::record(&self.options.rundir, living);
+        Ok(())
     }
 
     /// Begins to stop everything; `why` if it is a failure.
@@ -227,12 +234,14 @@ impl Supervisor {
     }
 
     fn on_message(&mut self, id: ServiceId, message: FromWorker, fds: Vec<OwnedFd>) {
+        let stored: usize = self.daemons.values().map(|d| d.store.len()).sum();
+        let room = self.room.saturating_sub(stored);
         let Some(daemon) = self.daemons.get_mut(&id) else {
             return;
         };
         let name = daemon.service.name.clone();
         let done = match message {
-            FromWorker::Store(keys) => daemon.store.keep(&keys, fds),
+            FromWorker::Store(keys) => daemon.store.keep(&keys, fds, room),
             FromWorker::Forget(keys) => {
                 daemon.store.forget(&keys);
                 Ok(())

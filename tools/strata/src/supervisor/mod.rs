@@ -119,6 +119,8 @@ struct Supervisor {
     plumbing: Plumbing,
     daemons: BTreeMap<ServiceId, Daemon>,
     regions: Regions,
+    /// Descriptors that all daemons together may store.
+    room: usize,
     cores: Option<CpuSet>,
     inbox: Inbox,
     epoll: Epoll,
@@ -139,14 +141,19 @@ struct Supervisor {
 pub fn run(options: Options, on_ready: OnReady<'_>) -> anyhow::Result<()> {
     let _lock = setup::lock(&options.rundir)?;
     let rundir = options.rundir.clone();
-    let result = Supervisor::new(options).and_then(|mut supervisor| supervisor.serve(on_ready));
-    setup::clean(&rundir, result.is_err());
+    let mut started = false;
+    let result = Supervisor::new(options).and_then(|mut supervisor| {
+        started = true;
+        supervisor.serve(on_ready)
+    });
+    // What the daemons said before they failed is in the log.
+    setup::clean(&rundir, started && result.is_err());
     result
 }
 
 impl Supervisor {
     fn new(options: Options) -> anyhow::Result<Self> {
-        setup::raise_descriptor_limit();
+        let room = setup::raise_descriptor_limit();
         let cores = spawn::placement(options.config.pin)?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).context("no random numbers")?;
@@ -168,6 +175,7 @@ impl Supervisor {
             plumbing,
             daemons,
             regions: Regions::default(),
+            room,
             cores,
             inbox,
             epoll,

@@ -1,5 +1,6 @@
 //! What the supervisor does before and after everything else: its lock, its limits, its signals.
 
+use crate::orphans;
 use crate::rundir::RunDir;
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -28,8 +29,21 @@ pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
         .with_context(|| format!("cannot open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
+            let orphans = orphans::find(rundir);
+            if !orphans.is_empty() {
+                let name = rundir.name();
+                bail!(
+                    "the supervisor of `{name}` died, and its {} daemons run on: connections \
+                     live; `strata down --name {name}` ends them",
+                    orphans.len()
+                );
+            }
             let _ = lock.set_len(0);
             let _ = writeln!(lock, "{}", std::process::id());
+            // The log is this constellation's from here on; it is appended to.
+            if let Ok(log) = File::options().write(true).open(rundir.log_file()) {
+                let _ = log.set_len(0);
+            }
             Ok(lock)
         }
         Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -46,27 +60,39 @@ pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
     }
 }
 
-/// Takes the directory away; after a failure the log stays.
-pub(super) fn clean(rundir: &RunDir, failed: bool) {
-    if !failed {
+/// Takes the directory away; the log stays if there may be something of interest in it.
+pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
+    if !keep_log {
         rundir.remove();
         return;
     }
-    for socket in [
+    for file in [
         rundir.admin_socket(),
         rundir.listener("tcpd"),
         rundir.listener("udpd"),
+        rundir.daemons_file(),
         rundir.lock_file(),
     ] {
-        let _ = fs::remove_file(socket);
+        let _ = fs::remove_file(file);
     }
 }
 
-/// Every stored descriptor counts against the process's limit, so it is raised as far as it goes.
-pub(super) fn raise_descriptor_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+/// Descriptors that the supervisor needs for itself: plumbing, channels, clients.
+const OWN_DESCRIPTORS: usize = 1000;
+
+/// Every stored descriptor counts against the process's limit, so it is raised as far as it
+/// goes (20,000 on some machines). Answers how many can be stored.
+pub(super) fn raise_descriptor_limit() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(OWN_DESCRIPTORS)
 }
 
 /// SIGTERM and SIGINT as a descriptor; SIGHUP, of a terminal that went away, is ignored.

@@ -8,10 +8,6 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-/// Descriptors a daemon may keep. All daemons together stay below the process's limit
-/// (20,000 on some machines, and not raisable).
-const MAX_STORED: usize = 18_000;
-
 /// What one daemon keeps.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -22,8 +18,13 @@ impl Store {
     /// Keeps `fds` under `keys`; those stored before under the same key are closed.
     ///
     /// # Errors
-    /// When the numbers differ or the store is full; nothing is kept then.
-    pub(super) fn keep(&mut self, keys: &[StoreKey], fds: Vec<OwnedFd>) -> Result<(), String> {
+    /// When the numbers differ or there is no `room` for so many; nothing is kept then.
+    pub(super) fn keep(
+        &mut self,
+        keys: &[StoreKey],
+        fds: Vec<OwnedFd>,
+        room: usize,
+    ) -> Result<(), String> {
         if keys.len() != fds.len() {
             return Err(format!(
                 "{} keys came with {} descriptors",
@@ -31,11 +32,8 @@ impl Store {
                 fds.len()
             ));
         }
-        if self.kept.len() + fds.len() > MAX_STORED {
-            return Err(format!(
-                "{} descriptors are stored already",
-                self.kept.len()
-            ));
+        if fds.len() > room {
+            return Err(format!("no room for more than {room} descriptors"));
         }
         self.kept
             .extend(keys.iter().copied().zip(fds.into_iter().map(Rc::new)));
@@ -125,7 +123,7 @@ mod tests {
     fn what_is_kept_comes_back_in_batches() {
         let mut store = Store::default();
         for id in 0..600 {
-            store.keep(&[key(id, 1)], vec![some_fd()]).unwrap();
+            store.keep(&[key(id, 1)], vec![some_fd()], 1).unwrap();
         }
         store.forget(&[key(0, 1), key(1, 2), key(9999, 1)]);
         assert_eq!(store.len(), 599);
@@ -137,7 +135,7 @@ mod tests {
     fn incarnations_of_a_slot_are_told_apart() {
         let mut store = Store::default();
         store
-            .keep(&[key(7, 1), key(7, 2)], vec![some_fd(), some_fd()])
+            .keep(&[key(7, 1), key(7, 2)], vec![some_fd(), some_fd()], 2)
             .unwrap();
         store.forget(&[key(7, 1)]);
         let [(ToWorker::Restored(keys), _)] = &store.restore()[..] else {
@@ -151,9 +149,10 @@ mod tests {
         let mut store = Store::default();
         assert!(
             store
-                .keep(&[key(1, 1), key(2, 1)], vec![some_fd()])
+                .keep(&[key(1, 1), key(2, 1)], vec![some_fd()], 9)
                 .is_err()
         );
+        assert!(store.keep(&[key(1, 1)], vec![some_fd()], 0).is_err());
         assert_eq!(store.len(), 0);
     }
 
