@@ -2,8 +2,8 @@
 
 use super::counters::Counter;
 use super::{Engine, Env};
-use abi::skbuff::HEADROOM;
 use abi::skbuff::checksum::PARTIAL;
+use abi::skbuff::{HEADROOM, OFFSET_NONE};
 use shm::{SizeClass, SkBuff};
 
 impl Engine {
@@ -43,14 +43,15 @@ impl Engine {
         env.arena.copy_out(skb, 0, copy.put(len)?).ok()?;
         self.counters.add(Counter::IpCopiedBytes, len as u64);
         let (from, to) = (skb.data_offset(), copy.data_offset());
+        // An offset that is not set, or points to headers that are not copied, is not set there.
         let moved = |offset: u16| {
-            u32::from(offset)
-                .checked_sub(from)
-                .and_then(|o| u16::try_from(o + to).ok())
+            let behind = u32::from(offset).checked_sub(from)?;
+            let inside = offset != OFFSET_NONE && behind as usize <= len;
+            u16::try_from(behind + to).ok().filter(|_| inside)
         };
         let (old, new) = (*skb.desc(), copy.desc_mut());
-        new.network = moved(old.network).unwrap_or(abi::skbuff::OFFSET_NONE);
-        new.transport = moved(old.transport).unwrap_or(abi::skbuff::OFFSET_NONE);
+        new.network = moved(old.network).unwrap_or(OFFSET_NONE);
+        new.transport = moved(old.transport).unwrap_or(OFFSET_NONE);
         new.csum_start = moved(old.csum_start).unwrap_or(0);
         new.csum_offset = old.csum_offset;
         new.ip_summed = old.ip_summed;

@@ -28,6 +28,7 @@ pub(super) struct Ingress {
 
 impl Engine {
     /// Takes a datagram for this host, data at its IP header.
+    #[inline]
     pub(super) fn local_input(
         &mut self,
         env: &mut Env<'_>,
@@ -44,6 +45,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn demux(&mut self, env: &mut Env<'_>, ingress: Ingress, header: &Repr, mut skb: SkBuff) {
         if header.protocol == protocol::ICMP {
             return self.icmp_input(env, ingress, header, skb);
@@ -58,8 +60,8 @@ impl Engine {
                 skb,
             );
         }
-        if self.protocols.ever(header.protocol) {
-            // Its transport is being replaced: it must look as if the packet was lost.
+        if self.protocols.may_be_served(header.protocol) {
+            // Its transport is being replaced, or still being started: it must look as if the packet was lost.
             return self.counters.bump(Counter::IpInTransportAbsent);
         }
         self.counters.bump(Counter::IpInUnknownProtos);
@@ -73,6 +75,7 @@ impl Engine {
     }
 
     /// Hands a datagram (data at its IP header) to a transport, as `what` (kind, protocol).
+    #[inline]
     pub(super) fn deliver(
         &mut self,
         env: &mut Env<'_>,

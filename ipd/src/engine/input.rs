@@ -36,6 +36,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     fn ipv4_input(&mut self, env: &mut Env<'_>, device: DevIndex, mut skb: SkBuff) {
         self.counters.bump(Counter::IpInReceives);
         let available = skb.len();

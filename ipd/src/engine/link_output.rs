@@ -13,6 +13,7 @@ use wire::icmpv4::{self, unreachable};
 
 impl Engine {
     /// Sends a datagram, data at its IP header, along `route`.
+    #[inline]
     pub(super) fn link_output(
         &mut self,
         env: &mut Env<'_>,
@@ -57,6 +58,7 @@ impl Engine {
     }
 
     /// Puts the Ethernet header on and lets the frame go.
+    #[inline]
     pub(super) fn frame(
         &mut self,
         env: &mut Env<'_>,
@@ -73,6 +75,7 @@ impl Engine {
     }
 
     /// Pushes an Ethernet header from us to `dst`; false when there is no device or no headroom.
+    #[inline]
     pub(super) fn push_ethernet(
         &self,
         device: DevIndex,

@@ -162,6 +162,11 @@ impl Engine {
         }
     }
 
+    /// A transport that will register; until then, no protocol is said to be unreachable.
+    pub fn expect(&mut self, upper: Upper) {
+        self.protocols.expect(upper);
+    }
+
     /// The protocol numbers that a transport serves now, in place of those before.
     pub fn register(&mut self, upper: Upper, numbers: impl Iterator<Item = u16>) {
         self.protocols.register(upper, numbers);

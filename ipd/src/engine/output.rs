@@ -220,6 +220,7 @@ fn segments(skb: &SkBuff) -> u16 {
 }
 
 /// The IPv4 header of a whole datagram.
+#[inline]
 pub(super) fn header_for(what: &Outgoing, ident: u16, total_len: u16) -> Repr {
     let default_ttl = if what.dst.is_multicast() {
         MULTICAST_TTL
@@ -240,6 +241,7 @@ pub(super) fn header_for(what: &Outgoing, ident: u16, total_len: u16) -> Repr {
 }
 
 /// Pushes a header into the headroom and notes where it is; false when there is no room.
+#[inline]
 pub(super) fn push_header(skb: &mut SkBuff, header: &Repr) -> bool {
     let emitted = skb
         .push(header.header_len())

@@ -1,7 +1,8 @@
 //! Which transport serves which protocol, as `inet_add_protocol` keeps it.
 //!
 //! A protocol that was ever registered is never answered for with "protocol unreachable": its
-//! transport may be down for a moment, and a crash must look like packet loss.
+//! transport may be down for a moment, and a crash must look like packet loss. Nor is any, while
+//! a transport that is to come has not registered yet: it may be the one.
 
 use super::Upper;
 
@@ -12,6 +13,8 @@ const NONE: u8 = u8::MAX;
 pub(crate) struct Protocols {
     serving: [u8; 256],
     ever: [bool; 256],
+    /// Transports that have not registered yet.
+    awaited: Vec<Upper>,
 }
 
 impl Default for Protocols {
@@ -19,11 +22,17 @@ impl Default for Protocols {
         Self {
             serving: [NONE; 256],
             ever: [false; 256],
+            awaited: Vec::new(),
         }
     }
 }
 
 impl Protocols {
+    /// A transport that will register sooner or later.
+    pub(crate) fn expect(&mut self, upper: Upper) {
+        self.awaited.push(upper);
+    }
+
     /// Replaces what `upper` serves. Of two that want one protocol, the first keeps it.
     pub(crate) fn register(&mut self, upper: Upper, numbers: impl Iterator<Item = u16>) {
         for place in &mut self.serving {
@@ -32,6 +41,7 @@ impl Protocols {
             }
         }
         for number in numbers {
+            self.awaited.retain(|&u| u != upper);
             let place = usize::from(number);
             if let (Some(serving), Some(ever)) =
                 (self.serving.get_mut(place), self.ever.get_mut(place))
@@ -54,11 +64,9 @@ impl Protocols {
             .map(Upper)
     }
 
-    /// Whether anybody ever did.
-    pub(crate) fn ever(&self, protocol: u8) -> bool {
-        self.ever
-            .get(usize::from(protocol))
-            .copied()
-            .unwrap_or(false)
+    /// Whether anybody ever did, or yet may.
+    pub(crate) fn may_be_served(&self, protocol: u8) -> bool {
+        let ever = self.ever.get(usize::from(protocol)).copied();
+        ever.unwrap_or(false) || !self.awaited.is_empty()
     }
 }

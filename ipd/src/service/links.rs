@@ -50,12 +50,15 @@ pub(super) struct Ports(Vec<Port>);
 
 impl Ports {
     /// Sorts the links and registers with the devices' drivers.
-    pub(super) fn new(plumbing: &Plumbing) -> Self {
+    pub(super) fn new(plumbing: &Plumbing, engine: &mut Engine) -> Self {
         let port = |(link, at): (&LinkEnd, u8)| match link.side {
-            Side::Lower => Port::Transport {
-                upper: Upper(at),
-                serves: ArrayVec::new(),
-            },
+            Side::Lower => {
+                engine.expect(Upper(at));
+                Port::Transport {
+                    upper: Upper(at),
+                    serves: ArrayVec::new(),
+                }
+            }
             Side::Upper => {
                 link.link().register(&ETHERTYPES);
                 Port::Device(Lower::new(link.device.unwrap_or_default()))

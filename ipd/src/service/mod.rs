@@ -53,9 +53,10 @@ impl Service for Ipd {
         let state = State::attach(fd).context("attaching ipd's state memory")?;
         let mut engine = Engine::new(&config.stack, now, config.incarnation == 0);
         state.restore(&mut engine, now);
+        let ports = Ports::new(plumbing, &mut engine);
         Ok(Self {
             engine,
-            ports: Ports::new(plumbing),
+            ports,
             state,
             actions: Vec::with_capacity(256),
             first: 0,

@@ -316,3 +316,31 @@ fn rfc1191_a_router_s_mtu_is_believed_for_ten_minutes() {
     let (frames, packets) = send(&mut w, 1253);
     assert_eq!((frames.len(), packets.len()), (1, 0));
 }
+
+#[test]
+fn nothing_is_unreachable_while_a_transport_is_still_to_come() {
+    let mut w = World::acquainted();
+    w.engine.expect(crate::engine::Upper(2));
+    w.rx(&ip_frame(PEER, OWN, 99, b""));
+    w.nothing();
+    w.engine
+        .register(crate::engine::Upper(2), std::iter::empty());
+    w.rx(&ip_frame(PEER, OWN, 99, b""));
+    w.nothing();
+    w.engine
+        .register(crate::engine::Upper(2), [132].into_iter());
+    w.rx(&ip_frame(PEER, OWN, 99, b""));
+    assert_eq!(w.frames().len(), 1);
+}
+
+#[test]
+fn an_echo_that_leaves_by_another_device_is_copied_where_that_can_read_it() {
+    let mut w = World::acquainted();
+    let request = icmp(8, 0, [0, 1, 0, 1], &[7; 40]);
+    let place = w.rx_with(DEV2, &ip_frame(PEER, OWN, 1, &request), |_| ());
+    let frames = w.frames();
+    assert_eq!(frames[0].device, DEV);
+    assert_ne!(frames[0].handle.0, place.0, "another pool");
+    assert_eq!(ip_of(&frames[0]).1, icmp(0, 0, [0, 1, 0, 1], &[7; 40]));
+    assert_eq!(w.free_slots(), World::all_slots());
+}
