@@ -18,7 +18,9 @@
 //! The generation grows on every arrow but the first, so a handle names one ownership and can be
 //! claimed once. Were it to stay the same from hop to hop, a packet that went A -> B -> A (an echo
 //! answered in place) could be claimed a second time by B's successor, from the handle that B had
-//! claimed and not yet taken off the ring when it died: the slot would have two owners.
+//! claimed and not yet taken off the ring when it died: the slot would have two owners. It comes
+//! round again after 2^29 uses of one slot, minutes at the highest rates; a stale handle is met
+//! within a ring's length.
 
 use crate::sync::{AtomicU64, Ordering};
 use abi::ServiceId;

@@ -6,7 +6,8 @@
 //!
 //! A consumer's turn is: wait; [`Bell::mask`]; [`Bell::drain`]; look at all inputs until they are
 //! empty; [`Bell::arm`]; look once more, and wait only if they are still empty. Draining between
-//! arming and waiting would throw a wake-up away.
+//! arming and waiting would throw a wake-up away. (Waiting edge-triggered does without draining:
+//! each ring is an edge.)
 
 use crate::doorbell::{self, Armings};
 use crate::error::ShmError;

@@ -58,7 +58,7 @@ pub enum Phase {
 pub struct TraceEntry {
     /// When.
     pub at: Nanos,
-    /// Which packet ([`Handle`]).
+    /// Which packet ([`Handle::packet`]: the same at every stage).
     pub handle: u64,
     /// Where; see [`stage`].
     pub stage: u32,
@@ -233,7 +233,7 @@ impl Vitals {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         let entry = TraceEntry {
             at,
-            handle: handle.0,
+            handle: handle.packet(),
             stage,
             len,
             detail,
