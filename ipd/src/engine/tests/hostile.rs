@@ -144,7 +144,7 @@ proptest! {
                         mend(&mut frame);
                     }
                     if noise[15] & 2 == 0 {
-                        w.rx(&frame);
+                        w.rx_with(DevIndex(1 + u16::from(noise[14] & 1)), &frame, |_| ());
                     } else {
                         w.rx_with(DEV, &frame, |d| scramble(d, &noise));
                     }
@@ -153,6 +153,7 @@ proptest! {
                     let upper = if tcp { TCP } else { UDP };
                     w.tx(upper, Ipv4Addr::from(dst), &vec![noise[3]; usize::from(len)], |skb| {
                         scramble(skb.desc_mut(), &noise);
+                        skb.desc_mut().protocol = [1, 6, 17, 200][usize::from(noise[15] >> 6)];
                         let _ = skb.push(usize::from(headroom & 127));
                     });
                 }
