@@ -221,7 +221,7 @@ mod tests {
     fn a_full_socket_loses_nothing() {
         let (mut client, supervisor) = client();
         let reader = std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(std::time::Duration::from_millis(20));
             let mut keys = 0;
             while keys < 20_000 {
                 match supervisor.recv::<FromWorker>().unwrap() {
