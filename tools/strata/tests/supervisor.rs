@@ -67,6 +67,11 @@ impl Service for Idle {
                 let memory = shm::mapping::create("region", 4096)?;
                 plumbing.store.share_region(region, memory.as_fd());
             }
+            for id in 0..count_of("IDLE_STORES") {
+                plumbing
+                    .store
+                    .store(key(StoreClass::Shadow, 100 + id), one.as_fd());
+            }
             plumbing.store.flush()?;
         }
         Ok(Self {
@@ -99,6 +104,12 @@ impl Service for Idle {
         let columns = ["stored", "incarnation", "regions"].map(str::to_owned);
         (columns.to_vec(), vec![row.to_vec()])
     }
+}
+
+/// A number that a test left in the environment.
+fn count_of(variable: &str) -> u64 {
+    let text = std::env::var(variable).unwrap_or_default();
+    text.parse().unwrap_or(0)
 }
 
 /// A constellation of idle daemons.
@@ -313,6 +324,19 @@ fn a_daemon_that_cannot_start_fails_the_start() {
     });
 }
 
+fn thousands_of_descriptors_come_back() {
+    with_variable("IDLE_STORES", "3000", || {
+        let f = Fixture::up("many", "");
+        assert_eq!(f.daemon("tcpd").stored, 3001);
+        kill(f.pid("tcpd"), Signal::SIGKILL).unwrap();
+        f.wait("tcpd", |d| {
+            d.state == DaemonState::Running && d.restarts == 1
+        });
+        assert_eq!(f.summary("tcpd"), ["3001", "1", "0"]);
+        f.down();
+    });
+}
+
 fn a_name_is_taken_only_while_it_is_in_use() {
     let f = Fixture::up("taken", "");
     let mut second = Fixture::start("taken", "");
@@ -368,18 +392,25 @@ fn a_stranger_at_the_admin_socket_harms_nobody() {
     f.down();
 }
 
-/// Runs this executable again with a variable set: changing one's own environment is not safe.
+/// Runs the present test in another process with a variable set, since changing one's own
+/// environment is not safe.
 fn with_variable(key: &str, value: &str, body: impl FnOnce()) {
     if std::env::var(key).is_ok_and(|now| now == value) {
         return body();
     }
     let this = std::env::current_exe().unwrap();
     let status = std::process::Command::new(this)
-        .arg("a_daemon_that_cannot_start_fails_the_start")
+        .arg(RUNNING.get())
         .env(key, value)
+        .stdout(std::process::Stdio::null())
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+thread_local! {
+    /// The name of the test that runs.
+    static RUNNING: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
 }
 
 macro_rules! tests {
@@ -413,6 +444,7 @@ fn main() -> ExitCode {
         a_hung_daemon_is_killed_and_restarted,
         a_planned_restart_drains_and_counts_as_no_death,
         a_daemon_that_cannot_start_fails_the_start,
+        thousands_of_descriptors_come_back,
         a_name_is_taken_only_while_it_is_in_use,
         repeated_deaths_are_slowed_down_and_given_up,
         a_stranger_at_the_admin_socket_harms_nobody,
@@ -423,6 +455,7 @@ fn main() -> ExitCode {
         if filter.is_some_and(|filter| !name.contains(filter.as_str())) {
             continue;
         }
+        RUNNING.set(name);
         let ok = catch_unwind(AssertUnwindSafe(test)).is_ok();
         println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
         failed += u32::from(!ok);

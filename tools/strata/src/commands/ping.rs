@@ -4,7 +4,7 @@ use super::{rundir, table};
 use crate::cli::{Cli, Ping};
 use abi::Nanos;
 use anyhow::Context;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use libsocket::{Echo, PingSocket, Stack};
 use runtime::clock;
@@ -24,6 +24,9 @@ pub(super) fn ping(cli: &Cli, arguments: &Ping) -> anyhow::Result<ExitCode> {
     let socket = stack
         .ping(arguments.host.is_ipv6())
         .context("cannot make a ping socket")?;
+    // Only a connected socket is told that its host cannot be reached. (It may still be pinged
+    // where that is refused, for a broadcast address say.)
+    let _ = socket.socket().connect(SocketAddr::new(arguments.host, 0));
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
     let (host, size) = (arguments.host, arguments.size);

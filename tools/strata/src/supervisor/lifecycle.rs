@@ -307,12 +307,14 @@ impl Supervisor {
         let _ = self.epoll.delete(&worker.channel);
         let planned = worker.planned.is_some();
         drop(worker);
+        let at_work = match noted {
+            (0, _) => String::new(),
+            (kind, id) => format!(", at work on {kind}:{id:#x}"),
+        };
         match (&daemon.state, planned) {
             (_, true) => tracing::info!("{name} finished: {how}"),
-            (State::Failed, _) => {
-                tracing::error!(at_work_on = ?noted, "{name} died: {how}; given up on it");
-            }
-            (_, false) => tracing::warn!(at_work_on = ?noted, "{name} died: {how}"),
+            (State::Failed, _) => tracing::error!("{name} died: {how}{at_work}; given up on it"),
+            (_, false) => tracing::warn!("{name} died: {how}{at_work}"),
         }
         if self.mode == Mode::Starting && !daemon.proven && daemon.streak >= STARTING_DEATHS {
             self.stop(Some(format!("{name} does not start: {how}")));
