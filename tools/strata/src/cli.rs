@@ -84,6 +84,8 @@ pub enum Command {
     },
     /// See the whole stack at work in a network namespace of its own
     Demo(crate::demo::Arguments),
+    /// Compare the stack with the kernel's own, in one run
+    Bench(crate::bench::Arguments),
     /// Print a commented strata.toml
     Example,
     /// Print a completion script for a shell
@@ -163,7 +165,7 @@ pub struct Ping {
 /// Arguments of `strata fetch`.
 #[derive(Debug, Args)]
 pub struct Fetch {
-    /// http://ADDRESS[:PORT]/PATH
+    /// `http://ADDRESS[:PORT]/PATH`
     #[arg(value_hint = ValueHint::Url)]
     pub url: String,
     /// Write to a file instead of standard output

@@ -1,5 +1,5 @@
 //! What each command does. A command prints its result to standard output, what a person should
-//! know besides to standard error, and ends with an [`Outcome`].
+//! know besides to standard error, and its failure is an error in words.
 
 mod counters;
 mod docs;
@@ -67,6 +67,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Impair(arguments) => impair::impair(cli, arguments).map(done),
         Command::Trace { wait, count } => trace::trace(cli, wait.0, *count).map(done),
         Command::Demo(arguments) => crate::demo::run(cli.json, arguments),
+        Command::Bench(arguments) => crate::bench::run(cli.json, arguments),
         Command::Example => {
             print!("{}", include_str!("../../../strata.example.toml"));
             Ok(ExitCode::SUCCESS)

@@ -76,7 +76,7 @@ pub fn run(json: bool, arguments: &Arguments) -> Result<ExitCode> {
 const LOG_TAIL: usize = 15;
 
 /// The end of the supervisor's log, as part of an error's text.
-fn log_tail(lab: &Lab) -> String {
+pub(crate) fn log_tail(lab: &Lab) -> String {
     let log = lab.log();
     let lines: Vec<_> = log.lines().collect();
     let from = lines.len().saturating_sub(LOG_TAIL);
