@@ -8,10 +8,12 @@
 //!
 //! A file is checked whole before anything is started, and every problem in it is reported.
 
+mod devices;
 pub mod diagnostic;
 pub mod file;
 mod resolve;
 mod routes;
+mod sections;
 pub mod units;
 
 #[cfg(test)]
