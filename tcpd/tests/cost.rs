@@ -2,6 +2,17 @@
 //! by a copy. Prints nanoseconds a unit; `cargo test --release -p tcpd --test cost -- --nocapture`
 //! for figures that mean something.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "a test: whatever fails shall fail loudly"
+)]
+
 use abi::Endpoint;
 use std::time::Instant;
 use tcpd::engine::{
@@ -100,7 +111,10 @@ fn bulk(max_gso: u32, bytes: u64) -> (f64, f64) {
         source: local.ip().unwrap(),
         mtu: 1500,
     };
-    client.engine.connect(now, client.conn, remote, &route).unwrap();
+    client
+        .engine
+        .connect(now, client.conn, remote, &route)
+        .unwrap();
     let mut units = 0;
     let mut written = 0;
     let start = Instant::now();
@@ -122,7 +136,13 @@ fn bulk(max_gso: u32, bytes: u64) -> (f64, f64) {
         }
         units += client.turn(now);
         server.take(now, &client.actions);
-        if server.engine.record(server.conn).unwrap().state().can_receive() {
+        if server
+            .engine
+            .record(server.conn)
+            .unwrap()
+            .state()
+            .can_receive()
+        {
             let words = AppWords {
                 consumed: server.engine.record(server.conn).unwrap().received_upto(),
                 accepted: true,

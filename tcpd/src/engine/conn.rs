@@ -202,7 +202,9 @@ impl Conn {
 
     /// Both directions are closed in order.
     pub(crate) fn notice_finished(&mut self, ctx: &mut Ctx<'_>) {
-        if self.tcb.flags & (flag::FINISHED | flag::ORPHAN) == 0 {
+        if self.tcb.has(flag::WAS_CONNECTED)
+            && self.tcb.flags & (flag::FINISHED | flag::ORPHAN) == 0
+        {
             self.tcb.flags |= flag::FINISHED;
             ctx.actions.notices.push(Notice::Finished(self.id));
         }

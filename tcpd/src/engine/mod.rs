@@ -263,6 +263,3 @@ impl Engine {
         Some(result)
     }
 }
-
-#[cfg(test)]
-mod tests;

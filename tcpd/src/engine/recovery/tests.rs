@@ -1,1 +1,0 @@
-//! Recovery on single records.

@@ -1,0 +1,180 @@
+//! Loss: RFC 5681 3.2, RFC 6582, RFC 6675, RFC 6298, RFC 8985 7.
+
+use crate::bench::*;
+use tcpd::engine::recovery::Phase;
+
+/// Ten segments in flight, the first is `1..1461`.
+fn flight(config: tcpd::engine::Config) -> Bench {
+    let mut b = Bench::established(config);
+    assert_eq!(b.write(40_000).len(), 10);
+    b.now += 50 * MS;
+    b
+}
+
+fn at(segment: u32) -> u32 {
+    1 + segment * MSS
+}
+
+fn retransmitted(out: &[Sent]) -> Vec<(u32, u32)> {
+    out.iter()
+        .filter(|s| s.seq < at(10))
+        .map(|s| (s.seq, s.len))
+        .collect()
+}
+
+// RFC 5681 3.2: the third duplicate acknowledgement; RFC 3042: the first two let new data out.
+#[test]
+fn fast_retransmit_without_sack() {
+    let mut b = flight(plain());
+    assert_eq!(retransmitted(&b.inject(seg(ACK, 1, 1))), []);
+    assert_eq!(retransmitted(&b.inject(seg(ACK, 1, 1))), []);
+    let out = b.inject(seg(ACK, 1, 1));
+    assert_eq!(retransmitted(&out), [(1, MSS)]);
+    assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
+    // RFC 6582 3.2: a partial acknowledgement shows the next hole at once.
+    let out = b.inject(seg(ACK, 1, at(3)));
+    assert_eq!(retransmitted(&out), [(at(3), MSS)]);
+    // A full one ends it.
+    b.inject(seg(ACK, 1, b.tcb().flight() as u32 + at(3)));
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+    assert!(b.tcb().cc.cwnd <= 8 * MSS);
+}
+
+// RFC 5681 2: with data, or another window, it is no duplicate acknowledgement.
+#[test]
+fn not_a_duplicate() {
+    let mut b = flight(plain());
+    for i in 0..5 {
+        b.inject(seg(ACK, 1, 1).window(60_000 + i));
+    }
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+    for i in 0..5 {
+        b.inject(seg(ACK, 1 + i * 10, 1).len(10));
+    }
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+}
+
+// RFC 6675 5: holes are filled in order, and nothing else is sent again.
+#[test]
+fn sack_recovery() {
+    let mut b = flight(with_sack());
+    assert_eq!(
+        retransmitted(&b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(2))]))),
+        []
+    );
+    b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(3))]));
+    let out = b.inject(seg(ACK, 1, 1).sack(&[(at(5), at(6)), (at(1), at(3))]));
+    assert_eq!(retransmitted(&out), [(1, MSS)]);
+    let mut again = vec![];
+    for end in 7..=10 {
+        let out = b.inject(seg(ACK, 1, 1).sack(&[(at(5), at(end)), (at(1), at(3))]));
+        again.extend(retransmitted(&out));
+    }
+    assert_eq!(again, [(at(3), MSS), (at(4), MSS)]);
+    // RFC 6937: about half as much is sent as arrives.
+    assert!(b.tcb().counters.retrans == 3);
+}
+
+// A merged acknowledgement shows everything at once.
+#[test]
+fn one_sack_block_is_enough() {
+    let mut b = flight(with_sack());
+    let out = b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(10))]));
+    assert_eq!(retransmitted(&out), [(1, MSS)]);
+}
+
+// Blocks that cannot be are ignored.
+#[test]
+fn impossible_blocks() {
+    let mut b = flight(with_sack());
+    for block in [(at(3), at(2)), (at(5), at(40)), (at(20), at(30)), (0, 0)] {
+        b.inject(seg(ACK, 1, 1).sack(&[block]));
+    }
+    assert!(b.tcb().sacked.is_empty());
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+}
+
+// RFC 6298 5.4 to 5.6; RFC 5681 3.1: one segment, half the flight as threshold.
+#[test]
+fn timeout() {
+    let mut b = flight(plain());
+    let sent = b.wait(10 * S);
+    let times: Vec<u64> = sent.iter().map(|(t, _)| t / (100 * MS)).collect();
+    // 300 ms after the flight (100 ms, and the floor of 200), then twice that, …
+    assert_eq!(times, [2, 8, 20, 44, 92]);
+    assert!(sent.iter().all(|(_, s)| s.brief() == (ACK, 1, 1, MSS)));
+    assert_eq!(b.tcb().cc.cwnd, MSS);
+    assert_eq!(b.tcb().cc.ssthresh, 5 * MSS);
+    // Slow start again, from what is missing.
+    let out = b.inject(seg(ACK, 1, at(1)));
+    assert_eq!(retransmitted(&out), [(at(1), MSS), (at(2), MSS)]);
+}
+
+// RFC 2018 8: after a timeout what was selectively acknowledged is still believed, unless the
+// peer's behaviour shows that it forgot.
+#[test]
+fn timeout_with_sack_skips_what_arrived() {
+    let mut b = flight(with_sack());
+    b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(2))]));
+    b.wait(2 * S);
+    let out = b.inject(seg(ACK, 1, at(2)));
+    assert_eq!(retransmitted(&out).first(), Some(&(at(2), MSS)));
+}
+
+// RFC 8985 7: the last segment is sent again after two round-trip times, before any timeout.
+#[test]
+fn tail_probe() {
+    let mut b = flight(with_sack());
+    let sent = b.wait(280 * MS);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].1.brief().1, at(9));
+    // Its answer shows what is missing.
+    let out = b.inject(seg(ACK, 1, 1).sack(&[(at(9), at(10))]));
+    assert!(retransmitted(&out).is_empty());
+    assert!(
+        b.tcb()
+            .deadlines
+            .is_armed(tcpd::engine::timers::Timer::Retransmit)
+    );
+}
+
+// RFC 6675 has no answer to the loss of a retransmission but the timeout; what was sent after it
+// and arrives shows it earlier.
+#[test]
+fn lost_retransmission() {
+    let mut b = flight(with_sack());
+    let out = b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(10))]));
+    assert_eq!(retransmitted(&out), [(1, MSS)]);
+    let mut end = 10 + (out.len() as u32 - 1);
+    let mut again = vec![];
+    for _ in 0..20 {
+        let out = b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(end))]));
+        again.extend(retransmitted(&out));
+        end = b.tcb().flight() as u32 / MSS;
+    }
+    assert_eq!(again.first(), Some(&(1, MSS)));
+}
+
+// RFC 6298 3 (Karn): the acknowledgement of a retransmission is no measurement.
+#[test]
+fn no_measurement_of_retransmissions() {
+    let mut b = Bench::established(plain());
+    let before = b.tcb().rtt.samples;
+    b.write(100);
+    b.wait(400 * MS);
+    b.inject(seg(ACK, 1, 101));
+    assert_eq!(b.tcb().rtt.samples, before);
+    b.write(100);
+    b.now += 70 * MS;
+    b.inject(seg(ACK, 1, 201));
+    assert_eq!(b.tcb().rtt.latest, 70 * MS);
+}
+
+// A successor probes for what may not have left.
+#[test]
+fn restart_in_flight() {
+    let mut b = flight(with_sack());
+    b.restart();
+    let sent = b.wait(150 * MS);
+    assert_eq!(sent[0].1.seq, at(9));
+}
