@@ -5,7 +5,7 @@ use super::socket::Socket;
 use super::{Tcpd, counters};
 use crate::engine::{AppWords, ConnId, Errno, IcmpError, IcmpKind, SegmentMeta, State};
 use abi::session::shut;
-use abi::skbuff::kind;
+use abi::skbuff::{flag, kind};
 use abi::{DevIndex, Endpoint, Nanos};
 use runtime::Context;
 use session::{Event, Known, SocketRef};
@@ -47,11 +47,19 @@ impl Tcpd {
 
     /// Shows the engine what the application wrote. What cannot be resets this connection alone.
     pub(super) fn look_at_words(&mut self, id: ConnId, place: SocketRef, cx: &Context<'_>) {
+        if !self.show_words(cx.now, id, place) {
+            cx.count(counters::APP_FAULTS, 1);
+            self.engine.abort(cx.now, id, Errno::ECONNABORTED);
+        }
+    }
+
+    /// False when the application wrote what cannot be; the engine has taken nothing then.
+    fn show_words(&mut self, now: Nanos, id: ConnId, place: SocketRef) -> bool {
         let (Some(tcb), Some(words)) = (self.engine.record(id), self.sessions.words(place)) else {
-            return;
+            return true;
         };
         if tcb.state() == State::Listen {
-            return;
+            return true;
         }
         let known = Known {
             tx_tail: tcb.written,
@@ -61,21 +69,36 @@ impl Tcpd {
             rx_tail: tcb.received_upto(),
         };
         let accepted = self.sessions.accepted(place);
-        let taken = words.load(&known).ok().and_then(|w| {
-            let words = AppWords {
-                written: w.tx_tail,
-                consumed: w.rx_head,
-                urgent: w.tx_urgent,
-                shut_rd: w.shutdown & shut::RD != 0,
-                shut_wr: w.shutdown & shut::WR != 0,
-                accepted,
-            };
-            self.engine.on_app(cx.now, id, &words).ok()
-        });
-        if taken.is_none() {
-            cx.count(counters::APP_FAULTS, 1);
-            self.engine.abort(cx.now, id, Errno::ECONNABORTED);
+        let Ok(w) = words.load(&known) else {
+            return false;
+        };
+        let words = AppWords {
+            written: w.tx_tail,
+            consumed: w.rx_head,
+            urgent: w.tx_urgent,
+            shut_rd: w.shutdown & shut::RD != 0,
+            shut_wr: w.shutdown & shut::WR != 0,
+            accepted,
+        };
+        self.engine.on_app(now, id, &words).is_ok()
+    }
+
+    /// Finds out which connections have been taken from their listeners' queues, once a turn: a
+    /// library that accepts rings no bell, and a backlog that only seems full refuses a SYN.
+    fn look_for_accepts(&mut self, now: Nanos) {
+        if self.handed.is_empty() || std::mem::replace(&mut self.handed_seen, true) {
+            return;
         }
+        let mut handed = std::mem::take(&mut self.handed);
+        handed.retain(|&id| {
+            let Some(place) = self.sockets.get(id).map(|s| s.place) else {
+                return false;
+            };
+            let accepted = self.sessions.accepted(place);
+            // What cannot be shows again when the socket is dirty.
+            !(accepted && self.show_words(now, id, place))
+        });
+        self.handed = handed;
     }
 
     /// Segments and ICMP errors, at most `budget` from each link.
@@ -116,6 +139,10 @@ impl Tcpd {
     }
 
     fn take_segment(&mut self, now: Nanos, arena: &Arena, skb: &SkBuff) -> [(usize, u64); 3] {
+        // RFC 9293 3.9.2 (MUST-57): nobody connects by broadcast.
+        if skb.desc().flags & flag::LINK_BROADCAST != 0 {
+            return [(counters::IN_ERRS, 1), NOTHING, NOTHING];
+        }
         let segment = match receive::parse(skb, arena) {
             Ok(segment) => segment,
             Err(Refused::Malformed) => return [(counters::IN_ERRS, 1), NOTHING, NOTHING],
@@ -123,6 +150,9 @@ impl Tcpd {
                 return [(counters::IN_ERRS, 1), (counters::IN_CSUM_ERRS, 1), NOTHING];
             }
         };
+        if segment.repr.flags.contains(wire::tcp::Flags::SYN) {
+            self.look_for_accepts(now);
+        }
         let desc = skb.desc();
         let device = DevIndex(desc.dev_in);
         let mtu = self

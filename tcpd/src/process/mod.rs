@@ -60,6 +60,10 @@ pub struct Tcpd {
     broken: Vec<ConnId>,
     /// Records whose part outside the engine changed.
     dirty: Vec<ConnId>,
+    /// Connections handed over and not known to be taken.
+    handed: Vec<ConnId>,
+    /// `handed` was looked through in this turn.
+    handed_seen: bool,
     /// Restored connections to hand over again.
     again: Vec<ConnId>,
     /// Restored connections that broke before the application was told.
@@ -131,6 +135,7 @@ impl Tcpd {
         match queued {
             Ok(()) => {
                 self.engine.handed_over(cx.now, child);
+                self.handed.push(child);
                 self.touched.push(child);
             }
             Err(error) => {
@@ -183,6 +188,7 @@ impl Service for Tcpd {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
+        self.handed_seen = false;
         let mut handled = self.take_events(cx);
         handled += self.take_packets(cx, budget);
         if self.engine.next_deadline().is_some_and(|at| at <= cx.now) {

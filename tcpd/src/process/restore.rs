@@ -86,6 +86,8 @@ impl Tcpd {
             touched: Vec::new(),
             broken: Vec::new(),
             dirty: Vec::new(),
+            handed: Vec::new(),
+            handed_seen: false,
             again: Vec::new(),
             errors: Vec::new(),
             deferred: VecDeque::new(),
