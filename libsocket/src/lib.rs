@@ -22,6 +22,18 @@
 //! the default [`Stack`]. It trusts the transport's words no more than the transport trusts its:
 //! impossible positions are errors (`EPROTO`), never a panic.
 //!
+//! ```no_run
+//! use std::io::{Read, Write};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let mut stream = libsocket::TcpStream::connect("10.77.0.1:80")?;
+//! stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+//! let mut page = Vec::new();
+//! stream.read_to_end(&mut page)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Which constellation: [`Stack::default_stack`] reads `STRATA_NAME` (else `default`).
 
 mod accept;

@@ -112,3 +112,27 @@ fn the_last_copy_closes() {
     server.set_nonblocking(false).unwrap();
     assert_eq!(server.read(&mut text).unwrap(), 0);
 }
+
+/// A process without room for a descriptor is told so, and the connection waits.
+#[test]
+fn no_room_for_an_accepted_descriptor() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let world = World::with_buffers(4096, 4096);
+    let listener = world.stack.listen("127.0.0.1:82").unwrap();
+    let mut client = world.stack.connect("127.0.0.1:82").unwrap();
+    let child = in_child(|| {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let error = listener.accept().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"ok").unwrap();
+    });
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "ok");
+    assert!(ended_well(child));
+}

@@ -95,6 +95,8 @@ impl<'a> Fake<'a> {
 
     /// Takes up what the predecessor committed.
     fn take_up(&mut self) {
+        // Freed already; the slot may have been another's since.
+        self.now.sockets.retain(|_, r| r.state != SocketState::Free);
         let all: Vec<_> = self
             .now
             .sockets
@@ -394,9 +396,11 @@ impl<'a> Fake<'a> {
                 } else {
                     SocketState::Idle
                 };
+                let state = r.state;
                 if r.local.port() == 0 {
                     r.local.set_port(fresh);
                 }
+                self.sessions.words(socket).unwrap().set_state(state);
             }
             Op::Connect(_, to) => {
                 if r.state != SocketState::Idle {

@@ -334,7 +334,8 @@ pub enum Op {
     TcpInfo(SocketId),
 }
 
-/// The answer to the request of the same number.
+/// The answer to the request of the same number. The words that the request changed (a state of
+/// `Connecting`, `Listening` or, of a datagram socket, `Connected`) are written before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// From the request.
