@@ -77,7 +77,7 @@
 //! shows `EPOLLRDHUP`. The kernel's end is never shut for writing: both directions shut would
 //! look to the transport as if the last descriptor had been closed.
 
-use crate::error::system;
+use crate::error::{os, system};
 use crate::fdpass;
 use abi::session::shadow::{POISON, SNDBUF, STUFFING};
 use nix::errno::Errno;
@@ -188,7 +188,11 @@ impl Shadow {
     /// # Errors
     /// `EMFILE`.
     pub(crate) fn check_room_for_fd(&self) -> io::Result<()> {
-        self.0.try_clone().map(drop)
+        match self.0.try_clone() {
+            // Said of a limit that is below the lowest number asked for.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Err(os(libc::EMFILE)),
+            result => result.map(drop),
+        }
     }
 }
 

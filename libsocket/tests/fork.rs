@@ -120,6 +120,9 @@ fn no_room_for_an_accepted_descriptor() {
     let world = World::with_buffers(4096, 4096);
     let listener = world.stack.listen("127.0.0.1:82").unwrap();
     let mut client = world.stack.connect("127.0.0.1:82").unwrap();
+    client
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
     let child = in_child(|| {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
