@@ -51,8 +51,10 @@ pub struct Recovery {
     pub rexmit_mark: Offset,
     /// End of a tail loss probe that awaits its acknowledgement; 0 for none.
     pub probe_end: Offset,
+    /// Below it, holes may have been probed: that one fills late says nothing about reordering.
+    pub probed_end: Offset,
     /// Zero; room for RACK (RFC 8985).
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
     /// [`Phase`].
     pub phase: u32,
     /// Duplicate acknowledgements in a row.
@@ -200,6 +202,10 @@ impl Tcb {
             Phase::Open => {
                 if self.is_loss_evident() {
                     self.enter_recovery(now, acked.prior_pipe);
+                } else if self.is_shown_by_probe(acked) {
+                    let high = self.sacked.high(self.snd_una);
+                    self.enter_recovery(now, acked.prior_pipe);
+                    self.recovery.loss_point = high;
                 } else {
                     self.grow(now, acked);
                 }
@@ -273,6 +279,17 @@ impl Tcb {
                 > self.snd_una
     }
 
+    /// RFC 8985 7.4.1 with 6.2: the answer to a tail loss probe reports something new. The probe
+    /// left two round-trip times after everything else, so holes below what it reports are lost
+    /// whatever their number.
+    fn is_shown_by_probe(&self, acked: &Acked) -> bool {
+        self.recovery.probe_end != 0
+            && acked.delivered > 0
+            && !acked.dsack
+            && self.flight() > 0
+            && !self.sacked.is_empty()
+    }
+
     fn enter_recovery(&mut self, now: Nanos, prior_pipe: u32) {
         let mss = self.mss();
         let control = self.cc.control();
@@ -327,6 +344,8 @@ impl Tcb {
         } else {
             allowed
         };
+        // In whole segments, as less cannot be used, and would hold the last hole up for ever.
+        let allowed = allowed.div_ceil(mss).saturating_mul(mss);
         self.cc.cwnd = pipe.saturating_add(allowed);
     }
 
@@ -363,9 +382,13 @@ impl Tcb {
         control.on_ack(&mut self.cc, &event);
     }
 
-    /// The first hole was sent again, and since then enough arrived that was sent later.
+    /// The first hole was sent again, and since then something arrived that was sent later
+    /// (RFC 8985 6.2): on a path that does not reorder, one byte shows it.
     fn is_lost_again(&mut self, acked: &Acked) -> bool {
-        let margin = u64::from(self.recovery.threshold()) * u64::from(self.mss());
+        let margin = match self.recovery.reordering {
+            0 => 1,
+            _ => u64::from(self.recovery.threshold()) * u64::from(self.mss()),
+        };
         let r = &mut self.recovery;
         if acked.delivered == 0
             || r.high_rxt <= self.snd_una
@@ -375,6 +398,12 @@ impl Tcb {
         }
         r.rexmit_mark = self.snd_nxt;
         true
+    }
+
+    /// From where on a hole that fills late shows reordering: below, it may have been sent again.
+    pub(crate) fn sent_once_from(&self) -> Offset {
+        let r = &self.recovery;
+        self.snd_una.max(r.high_rxt).max(r.probed_end)
     }
 
     /// A hole that was never sent again is filled although something `distance` bytes above it
@@ -413,6 +442,7 @@ impl Tcb {
         r.dupacks = 0;
         r.reno_sacked = 0;
         r.probe_end = 0;
+        r.probed_end = self.snd_nxt;
     }
 
     /// RFC 8985 7.4: whether a tail loss probe repaired a loss, which must be answered once. It

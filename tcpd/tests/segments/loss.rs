@@ -128,14 +128,11 @@ fn tail_probe() {
     let sent = b.wait(280 * MS);
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].1.brief().1, at(9));
-    // Its answer shows what is missing.
+    // Its answer shows that everything below is lost: it left long before.
     let out = b.inject(seg(ACK, 1, 1).sack(&[(at(9), at(10))]));
-    assert!(retransmitted(&out).is_empty());
-    assert!(
-        b.tcb()
-            .deadlines
-            .is_armed(tcpd::engine::timers::Timer::Retransmit)
-    );
+    assert_eq!(retransmitted(&out).first(), Some(&(1, MSS)));
+    assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
+    assert_eq!(b.tcb().recovery.reordering, 0);
 }
 
 // RFC 6675 has no answer to the loss of a retransmission but the timeout; what was sent after it

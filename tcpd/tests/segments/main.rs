@@ -21,6 +21,7 @@ mod listen;
 mod loss;
 mod receive;
 mod reset;
+mod resources;
 mod send;
 mod timers;
 mod words;

@@ -55,10 +55,23 @@ fn random_loss_follows_the_square_root_law() {
         let law = 1448.0 / rtt * (1.5f64 / loss).sqrt();
         let mut sum = 0.0;
         for seed in 0..5 {
-            sum += goodput(link(delay, 0, 0, loss, 0.0), (law * 8.0) as u64, seed);
+            sum += goodput(
+                link(delay, 50_000_000, 10_000_000, loss, 0.0),
+                (law * 8.0) as u64,
+                seed,
+            );
         }
         let share = sum / 5.0 / law;
         eprintln!("{delay} ms, loss {loss}: {share:.2} of the law");
         assert!(share > 0.7, "{share}");
     }
+}
+
+#[test]
+fn reordering_is_not_taken_for_loss() {
+    let rate = 12_500_000;
+    let got = goodput(link(5, rate, 400_000, 0.0, 0.02), 10_000_000, 3);
+    let share = got / rate as f64;
+    eprintln!("2 % reordered: {share:.2} of the rate");
+    assert!(share > 0.5, "{share}");
 }

@@ -103,6 +103,9 @@ fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
     if whole && (len.is_multiple_of(mss) || may_send_small(conn)) {
         return Ok(len);
     }
+    if !whole && is_worth_waiting(conn, len, unit) {
+        return Err(Held::Congestion);
+    }
     // Only full segments, unless this is the end of what there is.
     if len >= mss {
         return Ok(len - len % mss);
@@ -120,6 +123,20 @@ fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
         return Ok(len);
     }
     Err(Held::Congestion)
+}
+
+/// While most of a window is in flight, acknowledgements that make room for a larger unit are on
+/// their way. Sending a small one for each would keep units small for ever, as each of them is
+/// acknowledged by itself (Linux's `tcp_tso_should_defer`).
+fn is_worth_waiting(conn: &Conn, len: u32, unit: u32) -> bool {
+    let tcb = &conn.tcb;
+    let window = tcb.cc.cwnd.min(tcb.snd_wnd);
+    tcb.recovery.phase() == Phase::Open
+        && tcb.recovery.dupacks == 0
+        && tcb.sacked.is_empty()
+        && !conn.rt.push_now
+        && len < unit.min(window / 3)
+        && tcb.flight() >= u64::from(window / 2)
 }
 
 /// RFC 9293 3.7.4 (Nagle), in Minshall's variant: one small segment may be unacknowledged.
@@ -266,6 +283,7 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let tcb = &mut conn.tcb;
     tcb.rtt.spoil(start);
     tcb.recovery.probe_end = tcb.snd_nxt;
+    tcb.recovery.probed_end = tcb.snd_nxt;
     // RFC 8985 7.3: the timeout counts from the probe.
     arm_retransmit(tcb, ctx);
 }

@@ -87,7 +87,7 @@ impl Conn {
         if !tcb.sacked.is_empty() {
             // A hole below something that arrived, never sent again, and yet it arrived: late.
             let high = tcb.sacked.high(una);
-            let from = una.max(tcb.recovery.high_rxt);
+            let from = tcb.sent_once_from();
             if let Some((start, _)) = tcb.sacked.first_hole(una, from, segment.ack.min(high)) {
                 tcb.note_reordering(high - start);
             }
@@ -145,7 +145,7 @@ impl Conn {
             let high = tcb.sacked.high(una);
             let late = tcb
                 .sacked
-                .first_hole(una, left.max(tcb.recovery.high_rxt), right.min(high));
+                .first_hole(una, left.max(tcb.sent_once_from()), right.min(high));
             let new = tcb.sacked.insert(una, left, right);
             if new > 0
                 && let Some((start, _)) = late
