@@ -175,3 +175,57 @@ fn restart_in_flight() {
     let sent = b.wait(150 * MS);
     assert_eq!(sent[0].1.seq, at(9));
 }
+
+fn stamped() -> (Bench, u32, u32) {
+    let mut b = Bench::established(tcpd::engine::Config {
+        timestamps: true,
+        ..with_sack()
+    });
+    let out = b.write(40_000);
+    let stamp = out[0].options.timestamps.unwrap().tsval;
+    b.now += 50 * MS;
+    (b, stamp, out[0].len)
+}
+
+// RFC 3522, RFC 4015: the original arrived, so it was reordering and not loss.
+#[test]
+fn fast_retransmit_is_taken_back() {
+    let (mut b, stamp, mss) = stamped();
+    let cwnd = b.tcb().cc.cwnd;
+    let sack = [(1 + mss, 1 + 6 * mss)];
+    let out = b.inject(seg(ACK, 1, 1).sack(&sack).stamp(2, stamp));
+    assert_eq!(out[0].seq, 1);
+    assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
+    b.now += MS;
+    b.inject(seg(ACK, 1, 1 + 6 * mss).stamp(2, stamp));
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+    assert!(b.tcb().cc.cwnd >= cwnd);
+    // So much is expected from now on.
+    assert_eq!(b.tcb().recovery.threshold(), 7);
+}
+
+// The retransmission arrived: it was loss.
+#[test]
+fn fast_retransmit_stands() {
+    let (mut b, stamp, mss) = stamped();
+    let sack = [(1 + mss, 1 + 6 * mss)];
+    let out = b.inject(seg(ACK, 1, 1).sack(&sack).stamp(2, stamp));
+    let again = out[0].options.timestamps.unwrap().tsval;
+    b.now += MS;
+    b.inject(seg(ACK, 1, 1 + 6 * mss).stamp(2, again));
+    assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
+    assert_eq!(b.tcb().recovery.reordering, 0);
+}
+
+// A delay spike: the timeout was not needed, and nothing else is sent again.
+#[test]
+fn timeout_is_taken_back() {
+    let (mut b, stamp, mss) = stamped();
+    let cwnd = b.tcb().cc.cwnd;
+    b.wait(2 * S);
+    assert_eq!(b.tcb().recovery.phase(), Phase::Loss);
+    let out = b.inject(seg(ACK, 1, 1 + mss).stamp(2, stamp));
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+    assert!(b.tcb().cc.cwnd >= cwnd);
+    assert!(out.iter().all(|s| s.seq > 10 * mss));
+}

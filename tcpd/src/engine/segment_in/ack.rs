@@ -17,8 +17,16 @@ impl Conn {
         let una = self.tcb.snd_una;
         let flight = self.tcb.flight();
         let free = self.tcb.acked_upto();
+        let stamps = self.tcb.negotiated.has(options::flag::TIMESTAMPS);
         let mut acked = Acked {
             prior_pipe: self.tcb.pipe(),
+            echo: segment
+                .repr
+                .options
+                .timestamps
+                .filter(|_| stamps)
+                .map(|ts| ts.tsecr),
+            span: self.tcb.sacked.high(una) - una,
             ..Acked::default()
         };
         let window_changed = self.update_window(segment);
@@ -100,10 +108,9 @@ impl Conn {
         acked.rtt = tcb.rtt.finish(ctx.now, segment.ack);
         if acked.rtt.is_none()
             && spoiled
-            && tcb.negotiated.has(options::flag::TIMESTAMPS)
-            && let Some(ts) = segment.repr.options.timestamps
+            && let Some(echo) = acked.echo
         {
-            acked.rtt = tcb.negotiated.echoed_rtt(ts.tsecr, ctx.now);
+            acked.rtt = tcb.negotiated.echoed_rtt(echo, ctx.now);
         }
         if let Some(rtt) = acked.rtt {
             tcb.rtt.sample(rtt, ctx.config);

@@ -1,203 +1,22 @@
-//! Loss recovery: what is lost, what is in the network, what to send next, when.
-//!
-//! The conservative SACK algorithm (RFC 6675) with proportional rate reduction (RFC 6937); a
-//! peer without SACK is served by the same code with duplicate acknowledgements counted as one
-//! segment each (RFC 6582). After a timeout everything outstanding counts as lost and is sent
-//! again in slow start, except what is selectively acknowledged.
-//!
-//! ```text
-//!   snd_una      high_rxt        lost_end                     snd_nxt
-//!      |  holes sent  |  holes lost  |  holes in the network     |
-//!      |  again       |  to send     |                           |
-//! ```
+//! What an acknowledgement or a timeout changes: entering and leaving recovery, and how much may
+//! be sent meanwhile.
 
-use super::congestion::AckEvent;
-use super::options::flag as negotiated;
-use super::seq::{Offset, clamp};
-use super::tcb::Tcb;
+use super::{Acked, MAX_REORDERING, Phase};
+use crate::engine::congestion::AckEvent;
+use crate::engine::seq::{Offset, clamp};
+use crate::engine::tcb::Tcb;
 use abi::Nanos;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-
-/// Duplicate acknowledgements, or segments acknowledged above a hole, that mean loss, until
-/// reordering is seen (RFC 5681 3.2).
-pub const DUP_THRESHOLD: u32 = 3;
-/// Most that reordering may raise it to (Linux's `tcp_max_reordering`).
-pub const MAX_REORDERING: u32 = 300;
-
-/// Values of [`Recovery::phase`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Phase {
-    /// Nothing known to be lost.
-    Open = 0,
-    /// Fast recovery.
-    Recovery = 1,
-    /// After a retransmission timeout.
-    Loss = 2,
-}
-
-/// Recovery state. 96 bytes of a record.
-#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Recovery {
-    /// Recovery ends when this is acknowledged: `snd_nxt` when it began.
-    pub point: Offset,
-    /// Lost holes below this were sent again.
-    pub high_rxt: Offset,
-    /// Everything below it that is not selectively acknowledged is lost (after a timeout).
-    pub loss_point: Offset,
-    /// `snd_nxt` when the first hole was sent again: something sent after it arriving means
-    /// that it was lost again.
-    pub rexmit_mark: Offset,
-    /// End of a tail loss probe that awaits its acknowledgement; 0 for none.
-    pub probe_end: Offset,
-    /// Below it, holes may have been probed: that one fills late says nothing about reordering.
-    pub probed_end: Offset,
-    /// Zero; room for RACK (RFC 8985).
-    pub reserved: [u64; 2],
-    /// [`Phase`].
-    pub phase: u32,
-    /// Duplicate acknowledgements in a row.
-    pub dupacks: u32,
-    /// Bytes that duplicate acknowledgements stand for, when there is no SACK.
-    pub reno_sacked: u32,
-    /// Segments of reordering seen on the path; 0 before any: see [`DUP_THRESHOLD`].
-    pub reordering: u32,
-    /// PRR: bytes delivered since recovery began.
-    pub prr_delivered: u32,
-    /// PRR: bytes sent since recovery began.
-    pub prr_out: u32,
-    /// PRR: bytes in flight when recovery began.
-    pub prr_flight: u32,
-    /// Timeouts since the peer last acknowledged something new.
-    pub retries: u32,
-}
-
-impl Recovery {
-    /// The phase.
-    #[must_use]
-    pub const fn phase(&self) -> Phase {
-        match self.phase {
-            1 => Phase::Recovery,
-            2 => Phase::Loss,
-            _ => Phase::Open,
-        }
-    }
-
-    /// Segments above a hole that make it lost.
-    #[must_use]
-    pub fn threshold(&self) -> u32 {
-        self.reordering.clamp(DUP_THRESHOLD, MAX_REORDERING)
-    }
-}
-
-/// What an acknowledgement did, as [`super::segment_in`] found it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Acked {
-    /// Bytes acknowledged cumulatively.
-    pub(crate) cumulative: u64,
-    /// Bytes newly delivered, cumulatively or selectively.
-    pub(crate) delivered: u64,
-    /// It counts as a duplicate acknowledgement (RFC 5681 2, or news in its SACK blocks).
-    pub(crate) duplicate: bool,
-    /// In flight before it.
-    pub(crate) prior_pipe: u32,
-    /// Round-trip time measured by it.
-    pub(crate) rtt: Option<Nanos>,
-    /// It reported a range that arrived twice (RFC 2883).
-    pub(crate) dsack: bool,
-}
 
 impl Tcb {
-    /// Payload of a full segment in bytes.
-    pub(crate) fn mss(&self) -> u32 {
-        u32::from(self.negotiated.mss())
-    }
-
-    fn has_sack(&self) -> bool {
-        self.negotiated.has(negotiated::SACK)
-    }
-
-    /// Holes below the result are lost.
-    pub(crate) fn lost_end(&self) -> Offset {
-        let r = &self.recovery;
-        let mut end = r.loss_point.max(self.snd_una);
-        if self.has_sack() {
-            if !self.sacked.is_empty() {
-                end = end.max(
-                    self.sacked
-                        .lost_below(self.snd_una, r.threshold(), self.mss()),
-                );
-            }
-            if r.phase() == Phase::Recovery {
-                // Entered: at least the first hole is lost (three duplicates without blocks).
-                end = end.max(self.snd_una + 1);
-            }
-        } else if r.phase() == Phase::Recovery {
-            // RFC 6582: one segment is known to be lost at a time.
-            end = end.max(self.snd_una + u64::from(self.mss()));
-        }
-        end.min(self.snd_nxt)
-    }
-
-    /// RFC 6675 4, SetPipe: bytes that are in the network.
-    pub(crate) fn pipe(&self) -> u32 {
-        let r = &self.recovery;
-        let flight = self.flight();
-        if r.phase() == Phase::Open && self.sacked.is_empty() && r.reno_sacked == 0 {
-            return clamp(flight);
-        }
-        let sacked = if self.has_sack() {
-            self.sacked.bytes(self.snd_una)
-        } else {
-            u64::from(r.reno_sacked)
-        };
-        let lost_end = self.lost_end();
-        let lost = self.sacked.missing(self.snd_una, lost_end);
-        let again = r.high_rxt.min(lost_end);
-        let again = self.sacked.missing(self.snd_una, again);
-        clamp((flight + again).saturating_sub(sacked + lost))
-    }
-
-    /// RFC 6675 4, NextSeg rule 1: the next lost hole that was not sent again.
-    pub(crate) fn next_lost(&self) -> Option<(Offset, Offset)> {
-        let r = &self.recovery;
-        if r.phase() == Phase::Open {
-            return None;
-        }
-        let from = r.high_rxt.max(self.snd_una);
-        let mut end = self.lost_end();
-        if end == self.snd_una + 1 {
-            // Only the fact of a loss is known: one segment of the first hole.
-            end = (self.snd_una + u64::from(self.mss())).min(self.snd_nxt);
-        }
-        self.sacked.first_hole(self.snd_una, from, end)
-    }
-
-    /// The first hole, for a retransmission that does not depend on what is lost.
-    pub(crate) fn first_hole(&self) -> Option<(Offset, Offset)> {
-        self.sacked
-            .first_hole(self.snd_una, self.snd_una, self.snd_nxt)
-    }
-
-    /// `[start, end)` was sent again.
-    pub(crate) fn note_retransmit(&mut self, start: Offset, end: Offset) {
-        let len = clamp(end - start);
-        self.rtt.spoil(start);
-        let r = &mut self.recovery;
-        r.high_rxt = r.high_rxt.max(end);
-        r.prr_out = r.prr_out.saturating_add(len);
-        if start == self.snd_una {
-            r.rexmit_mark = self.snd_nxt;
-        }
-    }
-
     /// Takes an acknowledgement into account; `snd_una` and the scoreboard are already moved.
     /// Returns true if the first hole has to be sent again now although it already was.
     pub(crate) fn recover(&mut self, now: Nanos, acked: &Acked) -> bool {
         let mut again = false;
         self.count_duplicates(acked);
         self.end_tail_probe(now, acked);
+        if self.try_undo(acked) {
+            return false;
+        }
         match self.recovery.phase() {
             Phase::Open => {
                 if self.is_loss_evident() {
@@ -279,19 +98,9 @@ impl Tcb {
                 > self.snd_una
     }
 
-    /// RFC 8985 7.4.1 with 6.2: the answer to a tail loss probe reports something new. The probe
-    /// left two round-trip times after everything else, so holes below what it reports are lost
-    /// whatever their number.
-    fn is_shown_by_probe(&self, acked: &Acked) -> bool {
-        self.recovery.probe_end != 0
-            && acked.delivered > 0
-            && !acked.dsack
-            && self.flight() > 0
-            && !self.sacked.is_empty()
-    }
-
     fn enter_recovery(&mut self, now: Nanos, prior_pipe: u32) {
         let mss = self.mss();
+        self.remember_window(now);
         let control = self.cc.control();
         let flight = clamp(self.flight()).max(prior_pipe);
         self.cc.ssthresh = control.on_loss(&mut self.cc, now, flight, mss);
@@ -356,12 +165,18 @@ impl Tcb {
             self.cc.cwnd = self.cc.ssthresh.max(2 * self.mss());
             control.on_recovered(&mut self.cc, now);
         }
+        self.end_episode();
+    }
+
+    /// Nothing is known to be lost any more.
+    pub(super) fn end_episode(&mut self) {
         let idle = self.flight() == 0;
         let r = &mut self.recovery;
         r.phase = Phase::Open as u32;
         r.dupacks = 0;
         r.loss_point = 0;
         r.high_rxt = 0;
+        r.may_undo = 0;
         if idle {
             r.reno_sacked = 0;
         }
@@ -421,6 +236,7 @@ impl Tcb {
         let flight = clamp(self.flight());
         let first = self.recovery.phase() != Phase::Loss || self.snd_una >= self.recovery.point;
         if first {
+            self.remember_window(now);
             self.cc.ssthresh = control.on_loss(&mut self.cc, now, flight, mss);
         }
         control.on_timeout(&mut self.cc, now);
@@ -443,27 +259,5 @@ impl Tcb {
         r.reno_sacked = 0;
         r.probe_end = 0;
         r.probed_end = self.snd_nxt;
-    }
-
-    /// RFC 8985 7.4: whether a tail loss probe repaired a loss, which must be answered once. It
-    /// did not if it arrived beside the original (the peer says so by a D-SACK or by a second
-    /// acknowledgement of the same); it did if later data is acknowledged without that.
-    fn end_tail_probe(&mut self, now: Nanos, acked: &Acked) {
-        let end = self.recovery.probe_end;
-        if end == 0 || self.snd_una < end {
-            return;
-        }
-        let arrived_twice = acked.dsack || (self.snd_una == end && acked.cumulative == 0);
-        if !arrived_twice && self.snd_una == end {
-            return;
-        }
-        self.recovery.probe_end = 0;
-        if !arrived_twice && self.recovery.phase() == Phase::Open {
-            let mss = self.mss();
-            let control = self.cc.control();
-            let flight = self.cc.cwnd;
-            self.cc.ssthresh = control.on_loss(&mut self.cc, now, flight, mss);
-            self.cc.cwnd = self.cc.ssthresh;
-        }
     }
 }
