@@ -172,8 +172,10 @@ impl<S: Service> Loop<S> {
             match self.adaptive.after_turn(now, handled) {
                 Next::Again => {
                     now = clock::now();
-                    if now.saturating_sub(self.last_look) > LOOK_EVERY {
-                        self.wait(now, Some(0));
+                    if now.saturating_sub(self.last_look) > LOOK_EVERY && self.wait(now, Some(0)) {
+                        // An application that found its session armed has rung, and the edge is
+                        // gone: it will end no wait, so what it tells of is looked for now.
+                        self.service.arm(false);
                     }
                 }
                 Next::Yield => {
@@ -222,8 +224,8 @@ impl<S: Service> Loop<S> {
         self.service.arm(false);
     }
 
-    /// Waits for events and deals with them.
-    fn wait(&mut self, now: Nanos, timeout: Option<Nanos>) {
+    /// Waits for events and deals with them; answers whether the bell was among them.
+    fn wait(&mut self, now: Nanos, timeout: Option<Nanos>) -> bool {
         let mut events = [(0, EpollFlags::empty()); 64];
         let mut count = 0;
         let slots = events.iter_mut();
@@ -240,11 +242,13 @@ impl<S: Service> Loop<S> {
             clock::now()
         };
         self.last_look = now;
+        let mut rung = false;
         for &(token, flags) in events.iter().take(count) {
             match token {
                 poller::CONTROL => self.control_messages(now),
                 poller::CHANNEL => hand_over_regions(&mut self.service, &mut self.plumbing),
                 poller::SIGNAL => self.draining |= self.signals.terminated(),
+                poller::BELL => rung = true,
                 RESERVED.. => {}
                 _ => {
                     let mut cx = Context {
@@ -255,6 +259,7 @@ impl<S: Service> Loop<S> {
                 }
             }
         }
+        rung
     }
 
     fn control_messages(&mut self, now: Nanos) {

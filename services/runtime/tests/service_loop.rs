@@ -90,12 +90,16 @@ struct Daemon {
 }
 
 fn spawn(fabric: &Fabric, service: ServiceId) -> Daemon {
+    spawn_as::<Echo>(fabric, service)
+}
+
+fn spawn_as<S: Service>(fabric: &Fabric, service: ServiceId) -> Daemon {
     let (server, name) = IpcOneShotServer::<Handshake>::new().unwrap();
     let (channel, theirs) = FdChannel::pair().unwrap();
     let thread = std::thread::spawn(move || {
         let boot = Boot::connect(&name, theirs).unwrap();
         assert_eq!(boot.role(), Role::Ipd);
-        runtime::run::<Echo>(boot).unwrap();
+        runtime::run::<S>(boot).unwrap();
     });
     let (
         _,
@@ -208,6 +212,60 @@ fn a_sleeping_daemon_is_woken_controlled_and_drained() {
     assert!(matches!(daemon.from.recv().unwrap(), FromDaemon::Drained));
     daemon.thread.join().unwrap();
     assert_eq!(fabric.free_slots(UDPD), fabric.slots());
+}
+
+/// Never has nothing to do; counts how often it is told to look at everybody.
+struct Busy {
+    looks: u64,
+}
+
+impl Service for Busy {
+    const COUNTERS: &'static [&'static str] = &["looks"];
+
+    fn restore(_: &DaemonConfig, _: &mut Plumbing, _: Nanos) -> anyhow::Result<Self> {
+        Ok(Self { looks: 0 })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, _: usize) -> usize {
+        cx.count(0, std::mem::take(&mut self.looks));
+        1
+    }
+
+    fn release(&mut self, _: &mut Context<'_>) {}
+
+    fn arm(&mut self, armed: bool) {
+        self.looks += u64::from(!armed);
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        None
+    }
+}
+
+/// An application whose session is armed rings although the daemon is awake. The busy loop's look
+/// at epoll takes the edge; nothing but this look can tell the service, and before it did,
+/// applications waited for the next heartbeat.
+#[test]
+fn a_ring_that_a_busy_loop_takes_is_passed_on() {
+    let fabric = Fabric::new(&[(IPD, Role::Ipd), (UDPD, Role::Udpd)]);
+    let daemon = spawn_as::<Busy>(&fabric, IPD);
+    let (vitals, bell) = (fabric.vitals(IPD), fabric.bell(IPD));
+    let looks = || {
+        let all = vitals.counters();
+        all.into_iter().find(|(n, _)| n == "looks").unwrap().1
+    };
+    for rings in 1..=3 {
+        let before = looks();
+        bell.force();
+        let began = std::time::Instant::now();
+        while looks() == before {
+            assert!(began.elapsed() < Duration::from_secs(5), "ring {rings}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    daemon.to.send(ToDaemon::Drain).unwrap();
+    assert!(matches!(daemon.from.recv().unwrap(), FromDaemon::Drained));
+    daemon.thread.join().unwrap();
 }
 
 #[test]
