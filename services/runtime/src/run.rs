@@ -248,8 +248,7 @@ impl<S: Service> Loop<S> {
                 poller::CONTROL => self.control_messages(now),
                 poller::CHANNEL => hand_over_regions(&mut self.service, &mut self.plumbing),
                 poller::SIGNAL => self.draining |= self.signals.terminated(),
-                poller::BELL => rung = true,
-                RESERVED.. => {}
+                RESERVED.. => rung |= token == poller::BELL,
                 _ => {
                     let mut cx = Context {
                         now,
