@@ -35,7 +35,7 @@ impl Params {
     pub const fn tcp(me: ServiceId) -> Self {
         Self {
             me,
-            sockets: 1024,
+            sockets: 4096,
             tx_capacity: 1 << 20,
             rx_capacity: 1 << 20,
             share: true,

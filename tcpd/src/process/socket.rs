@@ -89,12 +89,16 @@ pub(super) fn state_word(tcb: &Tcb) -> SocketState {
     }
 }
 
-/// Whether there is room to write.
+/// Whether there is room worth waking a writer for: a third of the buffer, as Linux does it
+/// (`sk_stream_is_writeable`). It is asked at each acknowledgement, so no wake-up is lost.
 pub(super) fn has_room(tcb: &Tcb) -> bool {
     match tcb.state() {
         State::SynSent | State::SynReceived | State::Listen => false,
         State::Closed => true,
-        _ => tcb.written - tcb.acked_upto() < u64::from(tcb.opts.snd_buf),
+        _ => {
+            let used = tcb.written - tcb.acked_upto();
+            3 * used <= 2 * u64::from(tcb.opts.snd_buf)
+        }
     }
 }
 
