@@ -26,6 +26,21 @@
 //! - E5: no input makes the engine panic; what peers and applications write is checked.
 //! - E6: steady state allocates nothing: queues are reused.
 //!
+//! Deviations from the RFCs, most of them Linux's too:
+//!
+//! | RFC | says | here | because |
+//! |---|---|---|---|
+//! | 9293 3.8.6.1 | a zero-window probe carries new data | it is empty and just below the window | the answer is the same, no boundary is spoilt |
+//! | 9293 3.4.2, 3.6.1 | TIME_WAIT lasts four minutes | one, and less when records run short | timestamps (RFC 6191) and sequence numbers protect the successor |
+//! | 9293 3.10.7.4 | FIN_WAIT_2 waits for ever | a minute, if no application holds the socket | peers vanish |
+//! | 9293 3.7.4 | Nagle holds anything small while data is out | only while something small is out (Minshall) | the end of a large write need not wait |
+//! | 9293 3.10.7.2 | a SYN may carry FIN or data | SYN,FIN is dropped, data on a SYN is not kept | no sender needs it; the data comes again |
+//! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
+//! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
+//! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
+//! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
+//! | 7323 2.4 | the window's edge never moves back | by less than one unit of the scale, when the buffer is all but full | there is no room to round up into; what was offered is still taken |
+//!
 //! Everything in here is single-threaded and has no clock, no randomness and no IO of its own.
 
 #![forbid(unsafe_code)]

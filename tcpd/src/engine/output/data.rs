@@ -104,7 +104,11 @@ fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
         return Ok(len);
     }
     if !whole && is_worth_waiting(conn, len, unit) {
-        return Err(Held::Congestion);
+        return Err(if window <= room {
+            Held::Window
+        } else {
+            Held::Congestion
+        });
     }
     // Only full segments, unless this is the end of what there is.
     if len >= mss {
