@@ -1,6 +1,7 @@
 //! What must hold of every committed record (the engine's E2 to E4).
 
 use std::collections::HashMap;
+use tcpd::engine::recovery::Phase;
 use tcpd::engine::seq::DATA_OFFSET;
 use tcpd::engine::timers::Timer;
 use tcpd::engine::{ConnId, State, Tcb};
@@ -17,6 +18,10 @@ struct Seen {
     rcv_nxt: u64,
     snd_una: u64,
     snd_nxt: u64,
+    /// Highest right edge that the peer offered.
+    edge: u64,
+    /// Largest congestion window.
+    cwnd: u64,
 }
 
 impl History {
@@ -50,12 +55,34 @@ impl History {
             assert!(tcb.cc.cwnd > 0);
         }
         self.check_timers(tcb, queued);
-        let seen = Seen {
+        let mut seen = Seen {
             rcv_adv: tcb.rcv_adv,
             rcv_nxt: tcb.rcv_nxt,
             snd_una: tcb.snd_una,
             snd_nxt: tcb.snd_nxt,
+            edge: tcb.snd_limit(),
+            cwnd: u64::from(tcb.cc.cwnd),
         };
+        if let Some(before) = self.seen.get(&(id, tcb.generation)) {
+            seen.edge = seen.edge.max(before.edge);
+            seen.cwnd = seen.cwnd.max(before.cwnd);
+        }
+        if state.is_synchronized() {
+            // A unit of the scale for rounding, one number for the FIN of a closing peer.
+            let unit = 1 << tcb.negotiated.snd_scale;
+            assert!(tcb.snd_nxt <= seen.edge + unit, "beyond the peer's window");
+            // Without SACK, duplicate acknowledgements stand for what has left the network, and
+            // more may be in flight when recovery ends (RFC 6582 3.2 step 3).
+            let sack = tcb.negotiated.has(tcpd::engine::options::flag::SACK);
+            if sack && tcb.recovery.phase() == Phase::Open && tcb.sacked.is_empty() {
+                let most = seen.cwnd + u64::from(tcb.negotiated.mss());
+                assert!(
+                    tcb.flight() <= most,
+                    "beyond the congestion window: {} > {most}, {tcb:?}",
+                    tcb.flight()
+                );
+            }
+        }
         if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
             assert!(before.rcv_adv <= seen.rcv_adv, "E3: the window shrank");
             assert!(before.rcv_nxt <= seen.rcv_nxt);

@@ -1,7 +1,7 @@
 //! What an acknowledgement or a timeout changes: entering and leaving recovery, and how much may
 //! be sent meanwhile.
 
-use super::{Acked, MAX_REORDERING, Phase};
+use super::{Acked, DUP_THRESHOLD, MAX_REORDERING, Phase};
 use crate::engine::congestion::AckEvent;
 use crate::engine::seq::{Offset, clamp};
 use crate::engine::tcb::Tcb;
@@ -66,9 +66,16 @@ impl Tcb {
         if acked.duplicate {
             r.dupacks = r.dupacks.saturating_add(1);
             if !sack {
+                // RFC 3042: before recovery, no more than limited transmit is worth. Duplicates
+                // that retransmissions of the last recovery cause would open the window else.
+                let most = match r.phase() {
+                    Phase::Open => DUP_THRESHOLD * mss,
+                    _ => flight,
+                };
                 r.reno_sacked = r
                     .reno_sacked
                     .saturating_add(mss)
+                    .min(most)
                     .min(flight.saturating_sub(mss));
             }
         }
