@@ -2,11 +2,13 @@
 
 use super::bytes::Bytes;
 use crate::lab::Lab;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libsocket::Stack;
 use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,9 @@ const SIZES: [usize; 6] = [0, 1, 512, 1472, 1473, 8000];
 const ROUNDS: usize = 10;
 /// Times that a datagram is sent before it counts as lost for good.
 const TRIES: usize = 3;
+/// Wait for an answer, and how often the answering side looks whether it is over.
 const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Datagrams of one side and what came back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +61,7 @@ impl Exchange {
 trait Datagrams: Send + 'static {
     fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize>;
     fn receive(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
-    fn patience(&self) -> io::Result<()>;
+    fn patience(&self, time: Duration) -> io::Result<()>;
     fn address(&self) -> io::Result<SocketAddr>;
 }
 
@@ -70,8 +74,8 @@ macro_rules! datagrams {
             fn receive(&self, into: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
                 self.recv_from(into)
             }
-            fn patience(&self) -> io::Result<()> {
-                self.set_read_timeout(Some(PATIENCE))
+            fn patience(&self, time: Duration) -> io::Result<()> {
+                self.set_read_timeout(Some(time))
             }
             fn address(&self) -> io::Result<SocketAddr> {
                 self.local_addr()
@@ -103,11 +107,13 @@ pub(super) fn from_stack(lab: &Lab, stack: &Stack) -> Result<Exchange> {
 
 fn exchange(from: &'static str, ours: &impl Datagrams, theirs: impl Datagrams) -> Result<Exchange> {
     let to = theirs.address()?;
-    theirs.patience()?;
-    ours.patience()?;
+    theirs.patience(LOOK)?;
+    ours.patience(PATIENCE)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&over);
     let echo = thread::Builder::new()
         .name("udp-echo".to_owned())
-        .spawn(move || echo(&theirs))?;
+        .spawn(move || echo(&theirs, &until))?;
     let mut bytes = Bytes::new(1);
     let mut times = Vec::new();
     let mut sent_again = 0;
@@ -122,7 +128,10 @@ fn exchange(from: &'static str, ours: &impl Datagrams, theirs: impl Datagrams) -
             times.push(begin.elapsed().as_secs_f64() * 1e6);
         }
     }
-    drop(echo);
+    over.store(true, Ordering::Relaxed);
+    if echo.join().is_err() {
+        bail!("the answering thread panicked");
+    }
     #[allow(clippy::cast_precision_loss, reason = "a few dozen")]
     let avg_us = times.iter().sum::<f64>() / times.len().max(1) as f64;
     Ok(Exchange {
@@ -151,20 +160,16 @@ fn there_and_back(ours: &impl Datagrams, datagram: &[u8], to: SocketAddr) -> Res
             Err(error) => return Err(error).context("receiving"),
         }
     }
-    anyhow::bail!("sent {TRIES} times, it never came back")
+    bail!("sent {TRIES} times, it never came back")
 }
 
-/// Sends everything back until nothing comes any more.
-fn echo(socket: &impl Datagrams) {
+/// Sends everything back until it is over.
+fn echo(socket: &impl Datagrams, over: &AtomicBool) {
     let mut buffer = vec![0; 65_536];
-    let mut silences = 0;
-    while silences < TRIES {
-        match socket.receive(&mut buffer) {
-            Ok((len, from)) => {
-                silences = 0;
-                let _ = socket.send(buffer.get(..len).unwrap_or_default(), from);
-            }
-            Err(_) => silences += 1,
+    while !over.load(Ordering::Relaxed) {
+        if let Ok((len, from)) = socket.receive(&mut buffer) {
+            // What is lost is sent again by who waits for it.
+            let _ = socket.send(buffer.get(..len).unwrap_or_default(), from);
         }
     }
 }

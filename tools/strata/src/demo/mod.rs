@@ -24,6 +24,7 @@ mod summary;
 mod transfer;
 mod who;
 
+use crate::config::units::Probability;
 use crate::lab::{self, Lab};
 use crate::netns;
 use anyhow::{Context, Result};
@@ -38,19 +39,29 @@ use std::thread;
 /// Arguments of `strata demo`.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// MiB to download, and to upload, each time
-    #[arg(long, default_value_t = 256, value_name = "MIB",
-          value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    pub size: u64,
+    /// MiB to download, and to upload, each time [default: 256; 16 with --capture]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub size: Option<u64>,
     /// Leave nothing to the device: complete checksums, frames no longer than the MTU
     #[arg(long)]
     pub no_offload: bool,
     /// Write what passes the kernel's interface to a pcapng file; implies --no-offload
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub capture: Option<PathBuf>,
+    /// Lose so many frames on purpose, each way (0.01 or 1%)
+    #[arg(long, value_name = "PROBABILITY")]
+    pub loss: Option<Probability>,
     /// Kill nobody
     #[arg(long)]
     pub no_faults: bool,
+}
+
+impl Arguments {
+    /// Bytes of each transfer.
+    fn bytes(&self) -> u64 {
+        let default = if self.capture.is_some() { 16 } else { 256 };
+        self.size.unwrap_or(default) << 20
+    }
 }
 
 /// Set when a signal ends us: errors from then on are its consequences.

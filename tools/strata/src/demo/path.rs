@@ -172,7 +172,7 @@ impl Walk {
         if self.arp_frames > 0 {
             let _ = writeln!(
                 text,
-                "\n(ipd kept it until the kernel had answered an ARP request: {} frame in)",
+                "(before its turn ipd had to ask for the kernel's Ethernet address: {} ARP frame came)",
                 self.arp_frames
             );
         }

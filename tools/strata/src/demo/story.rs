@@ -16,9 +16,17 @@ use std::time::Instant;
 pub(super) fn tell(json: bool, arguments: &Arguments, privilege: Privilege) -> Result<()> {
     let begin = Instant::now();
     let screen = Screen::new(json);
+    screen.say(
+        "Strata: a TCP/IP stack in which every layer is a process of its own. All that follows\n\
+         happens in a network namespace that ends with this program.",
+    );
     screen.step("A private network and a constellation in it");
     let offload = !arguments.no_offload && arguments.capture.is_none();
+    let loss = arguments
+        .loss
+        .map(|loss| format!("impairment = {{ seed = 1, loss = {} }}", loss.0));
     let lab = Lab::start(&LabConfig {
+        device: loss.unwrap_or_default(),
         offload,
         ..LabConfig::default()
     })
@@ -62,20 +70,20 @@ fn setting(lab: &Lab, privilege: Privilege, offload: bool) -> String {
         Privilege::User => "made through a user namespace, without root",
     };
     let device = match lab.device() {
-        LabDevice::Tap => "TAP device".to_owned(),
+        LabDevice::Tap => format!("TAP {}", lab.interface),
         LabDevice::Packet => format!(
-            "packet socket on {}, a veth pair (/dev/net/tun may not be opened here)",
+            "packet socket on the veth {}, for /dev/net/tun may not be opened here",
             lab.interface
         ),
     };
     let units = if offload {
-        "checksums and segmentation left to the device: units of up to 64 KiB"
+        "which does checksums and segmentation: units of up to 64 KiB go through the layers"
     } else {
-        "nothing left to the device: complete frames of at most 1500 bytes"
+        "which is left nothing to do: complete frames of at most 1500 bytes"
     };
     format!(
         "namespace  {}, {who}\n\
-         device     {device}; {units}\n\
+         device     {device}\n           {units}\n\
          \n\
          {} Linux kernel  <-- {} -->  netdevd - ipd - tcpd, udpd  {}",
         namespace.display(),
@@ -114,7 +122,7 @@ fn steps(screen: &Screen, lab: &Lab, arguments: &Arguments, summary: &mut Summar
 
     screen.step("TCP: a download and an upload");
     let mut run = |direction, victim| -> Result<()> {
-        let plan = Transfer::new(direction, arguments.size << 20, victim);
+        let plan = Transfer::new(direction, arguments.bytes(), victim);
         let result = transfer::run(screen, lab, &stack, server, plan)?;
         screen.say(result.render());
         summary.transfers.push(result);

@@ -40,7 +40,10 @@ impl Summary {
         let mut row = |what: String, result: String| rows.push(vec![what, result]);
         if let Some(walk) = &self.path {
             let (down, up) = walk.times();
-            row("first packet down".to_owned(), us(down));
+            row(
+                "first packet down, with session and ARP".to_owned(),
+                us(down),
+            );
             row("first packet up".to_owned(), us(up));
         }
         for ping in &self.pings {
