@@ -19,11 +19,17 @@ pub struct Writes {
 
 impl Writes {
     /// Writes of 64 KiB.
-    pub const BIG: Self = Self { from: 65_536, to: 65_536 };
+    pub const BIG: Self = Self {
+        from: 65_536,
+        to: 65_536,
+    };
     /// Writes of 1 to 100 bytes.
     pub const TINY: Self = Self { from: 1, to: 100 };
     /// Anything.
-    pub const MIXED: Self = Self { from: 1, to: 65_536 };
+    pub const MIXED: Self = Self {
+        from: 1,
+        to: 65_536,
+    };
 }
 
 /// Sends `len` bytes of the stream of `seed`, then FIN.
@@ -44,13 +50,18 @@ pub fn send(stream: &mut impl Stream, seed: u64, len: u64, writes: Writes) -> Re
             let n = random.usize(writes.from..=writes.to).min(rest.len());
             let (now, later) = rest.split_at(n);
             stream.write_all(now).with_context(|| {
-                format!("sending, {} of {len} bytes before the end", left - (block.len() - rest.len()) as u64)
+                format!(
+                    "sending, {} of {len} bytes before the end",
+                    left - (block.len() - rest.len()) as u64
+                )
             })?;
             rest = later;
         }
         left -= n as u64;
     }
-    stream.shut(Shutdown::Write).context("shutting the sending side down")
+    stream
+        .shut(Shutdown::Write)
+        .context("shutting the sending side down")
 }
 
 /// Receives until FIN and compares with the stream of `seed`, which must be `len` bytes. Answers
@@ -65,7 +76,9 @@ pub fn receive(stream: &mut impl Read, seed: u64, len: u64) -> Result<Duration> 
     let (mut at, mut have) = (0u64, 0usize);
     let (mut last, mut silence) = (Instant::now(), Duration::ZERO);
     loop {
-        let n = stream.read(&mut buffer).with_context(|| format!("receiving at {at} of {len}"))?;
+        let n = stream
+            .read(&mut buffer)
+            .with_context(|| format!("receiving at {at} of {len}"))?;
         silence = silence.max(last.elapsed());
         last = Instant::now();
         if n == 0 {
@@ -128,7 +141,9 @@ fn for_each_end(
     ];
     let mut longest = Duration::ZERO;
     let mut failure = None;
-    for (thread, who) in threads.into_iter().zip(["a sends", "b receives", "b sends", "a receives"])
+    for (thread, who) in threads
+        .into_iter()
+        .zip(["a sends", "b receives", "b sends", "a receives"])
     {
         match thread.join() {
             Ok(Ok(silence)) => longest = longest.max(silence),

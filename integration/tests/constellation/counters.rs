@@ -25,15 +25,24 @@ fn copies() -> Result<()> {
     let copied = lab.counter("tcpd", "tx_copied_bytes")?;
     ensure!(payload >= LEN, "tcpd sent {payload} bytes of payload");
     // What is sent again counts twice, and the last bytes of a window may be few.
-    ensure!(payload < LEN + LEN / 10, "tcpd sent {payload} bytes of payload for {LEN}");
-    ensure!(copied * 100 <= payload, "tcpd copied {copied} of {payload} bytes it sent");
+    ensure!(
+        payload < LEN + LEN / 10,
+        "tcpd sent {payload} bytes of payload for {LEN}"
+    );
+    ensure!(
+        copied * 100 <= payload,
+        "tcpd copied {copied} of {payload} bytes it sent"
+    );
 
     let (theirs, ours) = connect(&lab, &stack, true)?;
     one_way(theirs, ours, LEN, Writes::BIG)?;
     let payload = lab.counter("tcpd", "rx_payload_bytes")?;
     let copied = lab.counter("tcpd", "rx_copied_bytes")?;
     ensure!(payload >= LEN, "tcpd received {payload} bytes of payload");
-    ensure!(copied >= LEN && copied <= payload, "tcpd copied {copied} of {payload} bytes");
+    ensure!(
+        copied >= LEN && copied <= payload,
+        "tcpd copied {copied} of {payload} bytes"
+    );
     Ok(())
 }
 
@@ -48,7 +57,11 @@ fn pools_are_empty_afterwards() -> Result<()> {
     std::thread::sleep(std::time::Duration::from_millis(300));
     for daemon in lab.status()?.daemons {
         // netdevd holds a small and a large slot ready for the next frame.
-        let ready = if daemon.name.starts_with("netdevd") { 128 } else { 0 };
+        let ready = if daemon.name.starts_with("netdevd") {
+            128
+        } else {
+            0
+        };
         ensure!(
             daemon.pool_used <= ready,
             "{} has {} slots in use",

@@ -6,19 +6,29 @@ use integration::Trials;
 use integration::transfer::{Writes, both_ways};
 use libsocket::Stack;
 use nix::sys::signal::Signal;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 use strata::admin::Request;
 use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
-    trials.add("kill_netdevd_in_mid_transfer", || kill("netdevd", Signal::SIGKILL));
+    trials.add("kill_netdevd_in_mid_transfer", || {
+        kill("netdevd", Signal::SIGKILL)
+    });
     trials.add("kill_ipd_in_mid_transfer", || kill("ipd", Signal::SIGKILL));
-    trials.add("kill_tcpd_in_mid_transfer", || kill("tcpd", Signal::SIGKILL));
-    trials.add("kill_udpd_in_mid_transfer", || kill("udpd", Signal::SIGKILL));
-    trials.add("hang_tcpd_in_mid_transfer", || kill("tcpd", Signal::SIGSTOP));
+    trials.add("kill_tcpd_in_mid_transfer", || {
+        kill("tcpd", Signal::SIGKILL)
+    });
+    trials.add("kill_udpd_in_mid_transfer", || {
+        kill("udpd", Signal::SIGKILL)
+    });
+    trials.add("hang_tcpd_in_mid_transfer", || {
+        kill("tcpd", Signal::SIGSTOP)
+    });
     trials.add("restart_every_layer_in_mid_transfer", restart);
     trials.add("accept_and_connect_across_kills_of_tcpd", opening);
+    trials.add("closed_while_tcpd_was_dead", closed_meanwhile);
     trials.add("udp_socket_survives_udpd", udp_socket);
 }
 
@@ -35,7 +45,10 @@ fn kill(layer: &str, signal: Signal) -> Result<()> {
         let old = lab.signal(layer, signal)?;
         lab.wait_replaced(layer, old)?;
     }
-    ensure!(!transfer.is_finished(), "the transfer was over before the last {signal}");
+    ensure!(
+        !transfer.is_finished(),
+        "the transfer was over before the last {signal}"
+    );
     let silence = transfer
         .join()
         .map_err(|_| anyhow::anyhow!("panicked"))?
@@ -52,9 +65,14 @@ fn restart() -> Result<()> {
     let (theirs, ours) = connect(&lab, &stack, true)?;
     let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
     for layer in ["netdevd", "ipd", "tcpd", "udpd"] {
-        lab.ask(&Request::Restart { layer: layer.to_owned() })?;
+        lab.ask(&Request::Restart {
+            layer: layer.to_owned(),
+        })?;
     }
-    ensure!(!transfer.is_finished(), "the transfer was over before the last restart");
+    ensure!(
+        !transfer.is_finished(),
+        "the transfer was over before the last restart"
+    );
     transfer.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     Ok(())
 }
@@ -73,8 +91,8 @@ fn opening() -> Result<()> {
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(Duration::from_secs(20)))?;
             let mut id = [0; 4];
-            std::io::Read::read_exact(&mut stream, &mut id)?;
-            std::io::Write::write_all(&mut stream, &id)?;
+            stream.read_exact(&mut id)?;
+            stream.write_all(&id)?;
             seen.push(u32::from_le_bytes(id));
         }
         Ok(seen)
@@ -83,9 +101,10 @@ fn opening() -> Result<()> {
         for id in 0..count {
             let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(20))?;
             stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-            std::io::Write::write_all(&mut stream, &id.to_le_bytes())?;
+            stream.write_all(&id.to_le_bytes())?;
             let mut echoed = [0; 4];
-            std::io::Read::read_exact(&mut stream, &mut echoed)
+            stream
+                .read_exact(&mut echoed)
                 .with_context(|| format!("connection {id}"))?;
             ensure!(echoed == id.to_le_bytes());
             thread::sleep(Duration::from_millis(5));
@@ -97,10 +116,37 @@ fn opening() -> Result<()> {
         let old = lab.signal("tcpd", Signal::SIGKILL)?;
         lab.wait_replaced("tcpd", old)?;
     }
-    clients.join().map_err(|_| anyhow::anyhow!("panicked"))?.with_context(|| lab.log())?;
+    clients
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
     let mut seen = server.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     seen.sort_unstable();
     ensure!(seen == (0..count).collect::<Vec<_>>(), "accepted {seen:?}");
+    Ok(())
+}
+
+/// An application writes its last bytes and closes while tcpd hangs; tcpd is killed before it has
+/// seen either. The peer gets the bytes and an orderly end.
+fn closed_meanwhile() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    for stack_opens in [true, false] {
+        let (mut theirs, mut ours) = connect(&lab, &stack, stack_opens)?;
+        theirs.set_read_timeout(Some(Duration::from_secs(20)))?;
+        theirs.write_all(b"question")?;
+        let old = lab.layer("tcpd")?.pid.context("tcpd has no process")?;
+        ours.read_exact(&mut [0; 4])?;
+        lab.signal("tcpd", Signal::SIGSTOP)?;
+        ours.read_exact(&mut [0; 4])?;
+        ours.write_all(b"answer")?;
+        drop(ours);
+        lab.signal("tcpd", Signal::SIGKILL)?;
+        lab.wait_replaced("tcpd", old)?;
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).context("the peer's end")?;
+        ensure!(rest == b"answer", "the peer got {rest:?}");
+    }
     Ok(())
 }
 

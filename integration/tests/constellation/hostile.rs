@@ -20,7 +20,10 @@ use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("ten_thousand_random_and_mutated_frames", random_frames);
-    trials.add("forged_handles_and_impossible_indices_in_every_ring", forged_rings);
+    trials.add(
+        "forged_handles_and_impossible_indices_in_every_ring",
+        forged_rings,
+    );
 }
 
 /// Process ids of all daemons.
@@ -41,7 +44,10 @@ fn interface_address(name: &str) -> Result<LinkAddr> {
         sll_addr: [0; 8],
     };
     let len = u32::try_from(size_of::<libc::sockaddr_ll>())?;
-    #[allow(unsafe_code, reason = "nix offers no safe constructor of a link address")]
+    #[allow(
+        unsafe_code,
+        reason = "nix offers no safe constructor of a link address"
+    )]
     // SAFETY: `raw` is a complete sockaddr_ll of the length given.
     unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(len)) }.context("a link address")
 }
@@ -54,7 +60,12 @@ fn random_frames() -> Result<()> {
     let (a, b) = (ours.local_addr()?, ours.peer_addr()?);
     let transfer = thread::spawn(move || both_ways(ours, theirs, 64 << 20, Writes::BIG));
 
-    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    let raw = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
     let to = interface_address(&lab.host_interface)?;
     let mut random = fastrand::Rng::with_seed(11);
     let mac = stack_mac(&lab)?;
@@ -66,9 +77,15 @@ fn random_frames() -> Result<()> {
             thread::sleep(Duration::from_millis(1));
         }
     }
-    transfer.join().map_err(|_| anyhow::anyhow!("panicked"))?.context("the transfer beside")?;
+    transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .context("the transfer beside")?;
     ensure!(pids(&lab)? == before, "somebody died:\n{}", lab.log());
-    ensure!(lab.counter("ipd", "ip_in_hdr_errors")? > 0, "no frame was found wrong");
+    ensure!(
+        lab.counter("ipd", "ip_in_hdr_errors")? > 0,
+        "no frame was found wrong"
+    );
     let (theirs, ours) = connect(&lab, &stack, false)?;
     both_ways(ours, theirs, 1 << 20, Writes::MIXED).context("afterwards")?;
     Ok(())
@@ -100,8 +117,12 @@ fn frame(
     frame.extend_from_slice(&random.choice(types).unwrap_or(0x0800).to_be_bytes());
     let mut body: Vec<u8> = (0..random.usize(0..200)).map(|_| random.u8(..)).collect();
     if random.bool() {
-        let std::net::SocketAddr::V4(a) = a else { return frame };
-        let std::net::SocketAddr::V4(b) = b else { return frame };
+        let std::net::SocketAddr::V4(a) = a else {
+            return frame;
+        };
+        let std::net::SocketAddr::V4(b) = b else {
+            return frame;
+        };
         let mut packet = vec![0x45, 0];
         packet.extend_from_slice(&u16::try_from(20 + body.len()).unwrap_or(0).to_be_bytes());
         packet.extend_from_slice(&[0, 1, random.u8(..) & 0x3f, 0, 64]);
@@ -151,7 +172,10 @@ fn forged_rings() -> Result<()> {
             }
         }
     }
-    transfer.join().map_err(|_| anyhow::anyhow!("panicked"))?.context("the transfer beside")?;
+    transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .context("the transfer beside")?;
     ensure!(pids(&lab)? == before, "somebody died:\n{}", lab.log());
     let counted = lab
         .status()?

@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
-    trials.add("hundreds_of_sockets_in_one_epoll_loop_level", || epoll_loop(EpollFlags::empty()));
-    trials.add("hundreds_of_sockets_in_one_epoll_loop_edge", || epoll_loop(EpollFlags::EPOLLET));
+    trials.add("hundreds_of_sockets_in_one_epoll_loop_level", || {
+        epoll_loop(EpollFlags::empty())
+    });
+    trials.add("hundreds_of_sockets_in_one_epoll_loop_edge", || {
+        epoll_loop(EpollFlags::EPOLLET)
+    });
     trials.add("tokio_async_fd", tokio_async_fd);
 }
 
@@ -40,7 +44,9 @@ fn epoll_loop(mode: EpollFlags) -> Result<()> {
             }
             for (i, stream) in theirs.iter_mut().enumerate() {
                 let mut answer = [0; 16];
-                stream.read_exact(&mut answer).with_context(|| format!("socket {i} round {round}"))?;
+                stream
+                    .read_exact(&mut answer)
+                    .with_context(|| format!("socket {i} round {round}"))?;
                 ensure!(answer == message(i, round), "socket {i} round {round}");
             }
         }
@@ -76,7 +82,9 @@ fn epoll_loop(mode: EpollFlags) -> Result<()> {
             }
         }
     }
-    clients.join().map_err(|_| anyhow::anyhow!("the clients panicked"))?
+    clients
+        .join()
+        .map_err(|_| anyhow::anyhow!("the clients panicked"))?
 }
 
 fn message(socket: usize, round: usize) -> [u8; 16] {
@@ -89,7 +97,9 @@ fn message(socket: usize, round: usize) -> [u8; 16] {
 fn tokio_async_fd() -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
     let stack = Stack::open(lab.path());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let pairs = (0..20)
         .map(|i| connect(&lab, &stack, i % 2 == 0))
         .collect::<Result<Vec<_>>>()?;

@@ -12,7 +12,10 @@ use strata::lab::{Lab, LabConfig, LabDevice};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("tcp_single_stream_both_ways_both_roles", single_stream);
-    trials.add("tcp_single_stream_over_a_packet_socket", single_stream_packet);
+    trials.add(
+        "tcp_single_stream_over_a_packet_socket",
+        single_stream_packet,
+    );
     trials.add("tcp_without_offloads", without_offloads);
     trials.add("tcp_64_parallel_streams", parallel_streams);
     trials.add("tcp_tiny_writes", tiny_writes);
@@ -36,9 +39,14 @@ pub(crate) fn connect(
     if stack_opens {
         let listener = std::net::TcpListener::bind((lab.host, 0))?;
         let to = listener.local_addr()?;
-        let ours = stack.connect(to).with_context(|| format!("connecting to {to}"))?;
+        let ours = stack
+            .connect(to)
+            .with_context(|| format!("connecting to {to}"))?;
         let (theirs, from) = listener.accept()?;
-        ensure!(ours.local_addr()? == from, "the kernel sees another address");
+        ensure!(
+            ours.local_addr()? == from,
+            "the kernel sees another address"
+        );
         Ok((theirs, ours))
     } else {
         let listener = stack.listen((lab.stack, 0)).context("listening")?;
@@ -46,7 +54,10 @@ pub(crate) fn connect(
         let theirs = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10))
             .with_context(|| format!("the kernel connects to {to}"))?;
         let (ours, from) = listener.accept().context("accepting")?;
-        ensure!(theirs.local_addr()? == from, "the stack sees another address");
+        ensure!(
+            theirs.local_addr()? == from,
+            "the stack sees another address"
+        );
         Ok((theirs, ours))
     }
 }
@@ -56,11 +67,13 @@ fn run_single_stream(config: &LabConfig, len: u64) -> Result<()> {
     let stack = Stack::open(lab.path());
     for stack_opens in [true, false] {
         let (theirs, ours) = connect(&lab, &stack, stack_opens)?;
-        one_way(ours, theirs, len, Writes::BIG)
-            .with_context(|| format!("stack to kernel, stack opens: {stack_opens}\n{}", lab.log()))?;
+        one_way(ours, theirs, len, Writes::BIG).with_context(|| {
+            format!("stack to kernel, stack opens: {stack_opens}\n{}", lab.log())
+        })?;
         let (theirs, ours) = connect(&lab, &stack, stack_opens)?;
-        one_way(theirs, ours, len, Writes::BIG)
-            .with_context(|| format!("kernel to stack, stack opens: {stack_opens}\n{}", lab.log()))?;
+        one_way(theirs, ours, len, Writes::BIG).with_context(|| {
+            format!("kernel to stack, stack opens: {stack_opens}\n{}", lab.log())
+        })?;
         let (theirs, ours) = connect(&lab, &stack, stack_opens)?;
         both_ways(ours, theirs, len, Writes::MIXED)
             .with_context(|| format!("both ways, stack opens: {stack_opens}\n{}", lab.log()))?;
@@ -73,12 +86,18 @@ fn single_stream() -> Result<()> {
 }
 
 fn single_stream_packet() -> Result<()> {
-    let config = LabConfig { kind: Some(LabDevice::Packet), ..Default::default() };
+    let config = LabConfig {
+        kind: Some(LabDevice::Packet),
+        ..Default::default()
+    };
     run_single_stream(&config, 16 * MIB)
 }
 
 fn without_offloads() -> Result<()> {
-    let config = LabConfig { device: "offload = \"none\"".to_owned(), ..Default::default() };
+    let config = LabConfig {
+        device: "offload = \"none\"".to_owned(),
+        ..Default::default()
+    };
     run_single_stream(&config, 8 * MIB)
 }
 
@@ -149,7 +168,10 @@ fn reset() -> Result<()> {
     ours.write_all(b"never read")?;
     thread::sleep(Duration::from_millis(100));
     drop(theirs);
-    let error = ours.read(&mut [0; 16]).err().context("a reset connection was read from")?;
+    let error = ours
+        .read(&mut [0; 16])
+        .err()
+        .context("a reset connection was read from")?;
     ensure!(error.kind() == ErrorKind::ConnectionReset, "got {error}");
     // By the stack, likewise.
     let (mut theirs, ours) = connect(&lab, &stack, false)?;
@@ -157,7 +179,10 @@ fn reset() -> Result<()> {
     thread::sleep(Duration::from_millis(100));
     drop(ours);
     theirs.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let error = theirs.read(&mut [0; 16]).err().context("a reset connection was read from")?;
+    let error = theirs
+        .read(&mut [0; 16])
+        .err()
+        .context("a reset connection was read from")?;
     ensure!(error.kind() == ErrorKind::ConnectionReset, "got {error}");
     Ok(())
 }
@@ -165,8 +190,13 @@ fn reset() -> Result<()> {
 fn refused() -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
     let stack = Stack::open(lab.path());
-    let port = std::net::TcpListener::bind((lab.host, 0))?.local_addr()?.port();
-    let error = stack.connect((lab.host, port)).err().context("nobody listens there")?;
+    let port = std::net::TcpListener::bind((lab.host, 0))?
+        .local_addr()?
+        .port();
+    let error = stack
+        .connect((lab.host, port))
+        .err()
+        .context("nobody listens there")?;
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "got {error}");
     let to = SocketAddr::new(lab.stack.into(), 9);
     let error = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(10))
@@ -182,9 +212,16 @@ fn unreachable() -> Result<()> {
     let [a, b, c, _] = lab.host.octets();
     let nobody = SocketAddr::from(([a, b, c, 200], 80));
     let begin = Instant::now();
-    let error = stack.connect(nobody).err().context("nobody has that address")?;
+    let error = stack
+        .connect(nobody)
+        .err()
+        .context("nobody has that address")?;
     ensure!(error.kind() == ErrorKind::HostUnreachable, "got {error}");
-    ensure!(begin.elapsed() < Duration::from_secs(10), "after {:?}", begin.elapsed());
+    ensure!(
+        begin.elapsed() < Duration::from_secs(10),
+        "after {:?}",
+        begin.elapsed()
+    );
     Ok(())
 }
 
@@ -207,16 +244,18 @@ fn zero_window() -> Result<()> {
 fn stalled(mut from: impl peer::Stream, mut to: impl peer::Stream, stall: Duration) -> Result<()> {
     to.patience(Duration::from_secs(30))?;
     let len = 24 * MIB;
-    let sender =
-        thread::spawn(move || integration::transfer::send(&mut from, 3, len, Writes::BIG));
+    let sender = thread::spawn(move || integration::transfer::send(&mut from, 3, len, Writes::BIG));
     thread::sleep(stall);
     integration::transfer::receive(&mut to, 3, len)?;
-    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
+    sender
+        .join()
+        .map_err(|_| anyhow::anyhow!("the sender panicked"))?
 }
 
 fn loss() -> Result<()> {
     let config = LabConfig {
-        device: r#"impairment = { seed = 7, loss = 0.01, reorder = 0.02, delay = "500us" }"#.to_owned(),
+        device: r#"impairment = { seed = 7, loss = 0.01, reorder = 0.02, delay = "500us" }"#
+            .to_owned(),
         ..Default::default()
     };
     let lab = Lab::start(&config)?;

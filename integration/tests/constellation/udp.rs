@@ -29,13 +29,26 @@ fn sizes() -> Result<()> {
     let mut buffer = vec![0; 65_536];
     // 1472 fills a packet; more is fragmented.
     for len in [0usize, 1, 17, 1471, 1472, 1473, 4000, 20_000, 65_507] {
-        let payload: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap_or(0)).collect();
-        ours.send_to(&payload, their_address).with_context(|| format!("{len} bytes out"))?;
-        let (n, from) = theirs.recv_from(&mut buffer).with_context(|| format!("{len} bytes out"))?;
-        ensure!(from == our_address && buffer.get(..n) == Some(&payload[..]), "{len} bytes out");
+        let payload: Vec<u8> = (0..len)
+            .map(|i| u8::try_from(i % 251).unwrap_or(0))
+            .collect();
+        ours.send_to(&payload, their_address)
+            .with_context(|| format!("{len} bytes out"))?;
+        let (n, from) = theirs
+            .recv_from(&mut buffer)
+            .with_context(|| format!("{len} bytes out"))?;
+        ensure!(
+            from == our_address && buffer.get(..n) == Some(&payload[..]),
+            "{len} bytes out"
+        );
         theirs.send_to(&payload, our_address)?;
-        let (n, from) = ours.recv_from(&mut buffer).with_context(|| format!("{len} bytes in"))?;
-        ensure!(from == their_address && buffer.get(..n) == Some(&payload[..]), "{len} bytes in");
+        let (n, from) = ours
+            .recv_from(&mut buffer)
+            .with_context(|| format!("{len} bytes in"))?;
+        ensure!(
+            from == their_address && buffer.get(..n) == Some(&payload[..]),
+            "{len} bytes in"
+        );
     }
     Ok(())
 }
@@ -48,16 +61,28 @@ fn refused() -> Result<()> {
     theirs.set_read_timeout(Some(PATIENCE))?;
     theirs.connect((lab.stack, 9))?;
     theirs.send(b"anybody?")?;
-    let error = theirs.recv(&mut [0; 16]).err().context("nobody answers there")?;
-    ensure!(error.kind() == ErrorKind::ConnectionRefused, "the kernel got {error}");
+    let error = theirs
+        .recv(&mut [0; 16])
+        .err()
+        .context("nobody answers there")?;
+    ensure!(
+        error.kind() == ErrorKind::ConnectionRefused,
+        "the kernel got {error}"
+    );
     // And the other way.
     let port = UdpSocket::bind((lab.host, 0))?.local_addr()?.port();
     let ours = stack.udp((lab.stack, 0))?;
     ours.set_read_timeout(Some(PATIENCE))?;
     ours.connect((lab.host, port))?;
     ours.send(b"anybody?")?;
-    let error = ours.recv(&mut [0; 16]).err().context("nobody answers there")?;
-    ensure!(error.kind() == ErrorKind::ConnectionRefused, "the stack got {error}");
+    let error = ours
+        .recv(&mut [0; 16])
+        .err()
+        .context("nobody answers there")?;
+    ensure!(
+        error.kind() == ErrorKind::ConnectionRefused,
+        "the stack got {error}"
+    );
     Ok(())
 }
 
@@ -73,17 +98,24 @@ fn broadcast() -> Result<()> {
     theirs.set_broadcast(true)?;
     theirs.send_to(b"to all", everybody(ours.local_addr()?.port()))?;
     let mut buffer = [0; 32];
-    let (n, from) = ours.recv_from(&mut buffer).context("broadcast of the kernel")?;
+    let (n, from) = ours
+        .recv_from(&mut buffer)
+        .context("broadcast of the kernel")?;
     ensure!(&buffer[..n] == b"to all" && from.ip() == lab.host);
 
     let to = everybody(theirs.local_addr()?.port());
     // Sends are queued, so what the route says against one is told by the next call.
     ours.send_to(b"not allowed", to)?;
-    let error = ours.recv(&mut buffer).err().context("broadcast needs SO_BROADCAST")?;
+    let error = ours
+        .recv(&mut buffer)
+        .err()
+        .context("broadcast needs SO_BROADCAST")?;
     ensure!(error.kind() == ErrorKind::PermissionDenied, "got {error}");
     ours.set_broadcast(true)?;
     ours.send_to(b"to all", to)?;
-    let (n, from) = theirs.recv_from(&mut buffer).context("broadcast of the stack")?;
+    let (n, from) = theirs
+        .recv_from(&mut buffer)
+        .context("broadcast of the stack")?;
     ensure!(&buffer[..n] == b"to all" && from.ip() == lab.stack);
     Ok(())
 }
@@ -97,7 +129,9 @@ fn ping() -> Result<()> {
         let payload = vec![0x5a; len];
         socket.send_to(seq, &payload, lab.host.into())?;
         let mut buffer = vec![0; 9000];
-        let echo = socket.recv_from(&mut buffer).with_context(|| format!("{len} bytes"))?;
+        let echo = socket
+            .recv_from(&mut buffer)
+            .with_context(|| format!("{len} bytes"))?;
         ensure!(echo.seq == seq && echo.len == len, "got {echo:?}");
         ensure!(buffer.get(..len) == Some(&payload[..]), "{len} bytes");
         thread::yield_now();

@@ -54,7 +54,7 @@ impl Tcpd {
     }
 
     /// False when the application wrote what cannot be; the engine has taken nothing then.
-    fn show_words(&mut self, now: Nanos, id: ConnId, place: SocketRef) -> bool {
+    pub(super) fn show_words(&mut self, now: Nanos, id: ConnId, place: SocketRef) -> bool {
         let (Some(tcb), Some(words)) = (self.engine.record(id), self.sessions.words(place)) else {
             return true;
         };

@@ -139,6 +139,9 @@ impl Tcpd {
             _ => {}
         }
         if adopted == Adopted::Lost {
+            // Closed while nobody was there to see it: what was written before still counts, and
+            // what was read is not unread.
+            self.show_words(now, id, place);
             self.engine.close(now, id);
             return;
         }
