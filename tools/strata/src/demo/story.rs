@@ -77,13 +77,14 @@ fn setting(lab: &Lab, privilege: Privilege, offload: bool) -> String {
         ),
     };
     let units = if offload {
-        "which does checksums and segmentation: units of up to 64 KiB go through the layers"
+        "up to 64 KiB through all layers; checksums and segmentation are the device's"
     } else {
-        "which is left nothing to do: complete frames of at most 1500 bytes"
+        "complete frames of at most 1500 bytes; nothing is left to the device"
     };
     format!(
         "namespace  {}, {who}\n\
-         device     {device}\n           {units}\n\
+         device     {device}\n\
+         units      {units}\n\
          \n\
          {} Linux kernel  <-- {} -->  netdevd - ipd - tcpd, udpd  {}",
         namespace.display(),
