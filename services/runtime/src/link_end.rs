@@ -118,6 +118,8 @@ impl LinkEnd {
                 }
                 Err(fault) => {
                     self.fault(fault);
+                    // The consumer repairs its word when it looks.
+                    self.bell.force();
                     return Err(skb);
                 }
             }

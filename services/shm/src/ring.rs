@@ -86,19 +86,26 @@ impl<'a> Producer<'a> {
     /// Free places, after looking at the consumer's head once.
     ///
     /// # Errors
-    /// When the consumer's head is impossible; there is no room then.
+    /// When the consumer's head is impossible; there is no room until the consumer has looked.
     #[inline]
     pub fn room(&mut self) -> Result<u32, PeerFault> {
         // Acquire: pairs with the consumer's Release of head: it is done with those places.
         let head = self.words.head.load(Ordering::Acquire);
         let used = self.pushed.wrapping_sub(head);
         if used > self.words.capacity() {
+            // One of the two words was scribbled over. Ours is made right here, the consumer's
+            // by the consumer when it finds nothing: after a look by each, both are.
+            self.words.tail.store(self.tail, Ordering::Release);
             return Err(PeerFault::RingIndex {
                 head,
                 tail: self.pushed,
             });
         }
         self.head_seen = head;
+        if used == self.words.capacity() && self.words.tail.load(Ordering::Relaxed) != self.tail {
+            // Likewise: the consumer may believe in a scribbled tail that the ring is empty.
+            self.words.tail.store(self.tail, Ordering::Release);
+        }
         Ok(self.words.capacity() - used)
     }
 
@@ -204,6 +211,10 @@ impl<'a> Consumer<'a> {
             return Err(fault);
         }
         self.tail_seen = tail;
+        if n == 0 && self.words.head.load(Ordering::Relaxed) != self.freed {
+            // Scribbled over: the producer may see no room for ever, and we would never advance.
+            self.words.head.store(self.freed, Ordering::Release);
+        }
         Ok(n)
     }
 
