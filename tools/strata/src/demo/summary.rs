@@ -59,7 +59,7 @@ impl Summary {
                 .map_or_else(String::new, |fault| format!(", {} killed", fault.layer));
             let mut result = format!("{:.1} Gbit/s, SHA-256 right", transfer.gbit_per_second());
             if transfer.fault.is_some() {
-                result += &format!(", gap {:.1} ms", transfer.longest_silence_ms());
+                result += &format!(", silent {:.1} ms at most", transfer.longest_silence_ms());
             }
             row(format!("{}{killed}", transfer.direction.name()), result);
         }
