@@ -9,6 +9,12 @@
 //! The supervisor holds the reading end of a pipe, its standard input, and stops everything when
 //! the writing end closes: also when this process is killed.
 
+mod role;
+mod running;
+
+pub use role::{AS_STRATA, become_strata_if_asked};
+pub use running::stop_all;
+
 use crate::admin::{Answer, DaemonState, DaemonStatus, Request, Status, call};
 use crate::netns::{create_veth, no_offload, set_address, set_mtu, set_up, tap_available};
 use crate::rundir::RunDir;
@@ -16,47 +22,18 @@ use anyhow::{Context, Result, bail};
 use core::net::Ipv4Addr;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use running::{PREFIX, Running, is_alive, keep, lock};
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Environment variable that makes an executable which links this crate behave as `strata`: how a
-/// test's executable starts the supervisor and the daemons from itself.
-pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
-
-/// Behaves as `strata` if this process was started to be that. An executable that starts a
-/// [`Lab`] calls it first thing in `main` and ends with what it answers.
-#[must_use]
-pub fn become_strata_if_asked() -> Option<ExitCode> {
-    std::env::var_os(AS_STRATA)?;
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "up")
-    {
-        stop_with_parent();
-    }
-    Some(crate::main())
-}
-
-/// Ends this supervisor in good order when its standard input does.
-fn stop_with_parent() {
-    let watch = || {
-        let mut nothing = [0];
-        while !matches!(std::io::stdin().read(&mut nothing), Ok(0) | Err(_)) {}
-        let _ = kill(Pid::this(), Signal::SIGTERM);
-    };
-    // Without the thread it is left to whoever ends us by hand.
-    let _ = thread::Builder::new()
-        .name("lifeline".to_owned())
-        .spawn(watch);
-}
+static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// How to start a constellation.
 #[derive(Debug, Clone)]
@@ -109,29 +86,6 @@ pub struct Lab {
     pub stack: Ipv4Addr,
 }
 
-/// What has to be cleaned up.
-#[derive(Debug)]
-struct Running {
-    dir: PathBuf,
-    rundir: RunDir,
-    supervisor: Mutex<Option<Child>>,
-}
-
-static SERIAL: AtomicU32 = AtomicU32::new(0);
-static ALL: Mutex<Vec<Weak<Running>>> = Mutex::new(Vec::new());
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes down every constellation that this process has started: for signal handling threads.
-pub fn stop_all() {
-    let all: Vec<_> = lock(&ALL).drain(..).collect();
-    for running in all.iter().filter_map(Weak::upgrade) {
-        running.stop();
-    }
-}
-
 impl Lab {
     /// Starts one and waits until every layer is ready.
     ///
@@ -140,7 +94,7 @@ impl Lab {
     pub fn start(config: &LabConfig) -> Result<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let dir = std::env::temp_dir().join(format!("strata-lab-{pid}-{serial}"));
+        let dir = std::env::temp_dir().join(format!("{PREFIX}{pid}-{serial}"));
         let mut private = fs::DirBuilder::new();
         private.mode(0o700);
         private
@@ -154,12 +108,8 @@ impl Lab {
             }
         });
         let net = u8::try_from(77 + serial % 128).unwrap_or(77);
-        let running = Arc::new(Running {
-            rundir: RunDir::under(dir.clone(), "lab")?,
-            dir,
-            supervisor: Mutex::new(None),
-        });
-        lock(&ALL).push(Arc::downgrade(&running));
+        let rundir = RunDir::under(dir.clone(), "lab")?;
+        let running = Running::new(dir, rundir);
         let lab = Self {
             running,
             device,
@@ -368,62 +318,5 @@ impl Lab {
             bail!("{} is left behind", self.running.dir.display());
         }
         Ok(())
-    }
-}
-
-/// Whether to keep the directory with configuration and log, for a look at what went wrong.
-fn keep() -> bool {
-    std::env::var_os("STRATA_KEEP_LAB").is_some()
-}
-
-/// Whether there is a process of that number that has not ended.
-fn is_alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
-}
-
-impl Running {
-    /// Takes everything down, once.
-    fn stop(&self) {
-        let mut supervisor = lock(&self.supervisor);
-        if let Some(child) = supervisor.take() {
-            self.end(child);
-        }
-        if !keep() {
-            let _ = fs::remove_dir_all(&self.dir);
-        }
-    }
-
-    /// In good order if the supervisor answers, by force if it does not.
-    fn end(&self, mut supervisor: Child) {
-        let pids: Vec<u32> = match call(&self.rundir, &Request::Status) {
-            Ok(Answer::Status(status)) => status.daemons.iter().filter_map(|d| d.pid).collect(),
-            _ => Vec::new(),
-        };
-        // Also when it cannot be asked yet, or no more: the end of its standard input.
-        let asked = call(&self.rundir, &Request::Down).is_ok();
-        drop(supervisor.stdin.take());
-        let patience = Duration::from_secs(if asked { 5 } else { 2 });
-        let begin = Instant::now();
-        while begin.elapsed() < patience {
-            if matches!(supervisor.try_wait(), Ok(Some(_))) {
-                break;
-            }
-            sleep(Duration::from_millis(2));
-        }
-        let _ = supervisor.kill();
-        let _ = supervisor.wait();
-        for pid in pids.into_iter().filter(|pid| is_alive(*pid)) {
-            let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

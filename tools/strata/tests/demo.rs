@@ -1,10 +1,18 @@
 //! `strata demo` from outside: what it answers to a program, and that nothing stays behind.
 //! It makes a namespace for itself, as root and as an ordinary user.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test: what fails should say so at once"
+)]
 
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs it with its temporary files in `dir`.
 fn demo(dir: &Path, arguments: &[&str]) -> Output {
@@ -58,4 +66,32 @@ fn a_capture_has_complete_frames() {
         at += usize::try_from(word(4)).unwrap();
     }
     assert!(packets > 5_000, "{packets}");
+}
+
+/// Killed itself, it can clean up nothing; the supervisor does, when its standard input ends.
+#[test]
+fn nothing_stays_behind_a_killed_demonstration() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strata"))
+        .args(["demo", "--json", "--size", "60000"])
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let entries = || fs::read_dir(dir.path()).unwrap().count();
+    let socket = || {
+        let mut labs = fs::read_dir(dir.path()).unwrap();
+        labs.any(|lab| lab.unwrap().path().join("lab/tcpd.sock").exists())
+    };
+    while !socket() {
+        assert!(begin.elapsed() < PATIENCE, "it never began");
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while entries() > 0 {
+        assert!(begin.elapsed() < PATIENCE, "left behind");
+        sleep(Duration::from_millis(5));
+    }
 }

@@ -1,0 +1,54 @@
+//! The process that is started to be the supervisor: ends with who started it.
+
+use super::running::remove;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+/// Environment variable that makes an executable which links this crate behave as `strata`: how a
+/// test's executable starts the supervisor and the daemons from itself.
+pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
+
+/// Behaves as `strata` if this process was started to be that. An executable that starts a
+/// [`Lab`] calls it first thing in `main` and ends with what it answers.
+#[must_use]
+pub fn become_strata_if_asked() -> Option<ExitCode> {
+    std::env::var_os(AS_STRATA)?;
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "up")
+    {
+        stop_with_parent();
+    }
+    let code = crate::main();
+    if PARENT_GONE.load(Ordering::Relaxed) {
+        // The parent was killed, or is about to do the same.
+        remove(
+            std::env::var_os("STRATA_RUN_DIR")
+                .map(PathBuf::from)
+                .as_deref(),
+        );
+    }
+    Some(code)
+}
+
+/// Set in a supervisor whose lab has ended.
+static PARENT_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Ends this supervisor in good order when its standard input does.
+fn stop_with_parent() {
+    let watch = || {
+        let mut nothing = [0];
+        while !matches!(std::io::stdin().read(&mut nothing), Ok(0) | Err(_)) {}
+        PARENT_GONE.store(true, Ordering::Relaxed);
+        let _ = kill(Pid::this(), Signal::SIGTERM);
+    };
+    // Without the thread it is left to whoever ends us by hand.
+    let _ = thread::Builder::new()
+        .name("lifeline".to_owned())
+        .spawn(watch);
+}
