@@ -14,7 +14,7 @@ use std::thread;
 pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
 
 /// Behaves as `strata` if this process was started to be that. An executable that starts a
-/// [`Lab`] calls it first thing in `main` and ends with what it answers.
+/// [`Lab`](super::Lab) calls it first thing in `main` and ends with what it answers.
 #[must_use]
 pub fn become_strata_if_asked() -> Option<ExitCode> {
     std::env::var_os(AS_STRATA)?;
