@@ -1,5 +1,10 @@
 //! The constellation against the Linux kernel.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a test: what is out of range fails it, as it should"
+)]
+
 use std::process::ExitCode;
 
 mod counters;

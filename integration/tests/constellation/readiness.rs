@@ -126,6 +126,10 @@ fn tokio_async_fd() -> Result<()> {
 
 /// An echo server on tokio's readiness.
 async fn echo(stream: libsocket::TcpStream) -> Result<()> {
+    #[allow(
+        deprecated,
+        reason = "`register` is unsafe for types whose descriptor may change; ours does not"
+    )]
     let fd = tokio::io::unix::AsyncFd::new(Arc::new(stream))?;
     let mut buffer = vec![0; 16 * 1024];
     loop {
