@@ -1,6 +1,7 @@
 //! The bytes that transfers carry: a stream that never repeats, made from a seed, so that a
 //! misplaced, lost or doubled byte changes the checksum.
 
+use crate::commands::fetch::hex;
 use sha2::{Digest, Sha256};
 
 /// An endless stream of bytes from a seed (SplitMix64, Steele, Lea and Flood 2014).
@@ -50,10 +51,4 @@ pub fn digest(seed: u64, len: u64) -> String {
         left -= n as u64;
     }
     hex(&hash.finalize())
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

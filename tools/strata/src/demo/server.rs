@@ -3,7 +3,8 @@
 //! `GET /SEED/LENGTH` answers that many bytes of [`Bytes`]; `PUT /` takes a body and answers its
 //! SHA-256. One thread a connection, one request a connection.
 
-use super::bytes::{Bytes, hex};
+use super::bytes::Bytes;
+use crate::commands::fetch::hex;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Read, Write};

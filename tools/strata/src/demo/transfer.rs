@@ -1,9 +1,10 @@
 //! A download and an upload over TCP against the kernel's HTTP server, with SHA-256 compared.
 
-use super::bytes::{Bytes, digest, hex};
+use super::bytes::{Bytes, digest};
 use super::fault::{self, Fault, Progress};
 use super::screen::Screen;
 use super::server::{SILENCE, Silence};
+use crate::commands::fetch::hex;
 use crate::http::{self, Url};
 use crate::lab::Lab;
 use anyhow::{Context, Result, bail, ensure};
