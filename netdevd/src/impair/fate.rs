@@ -1,5 +1,5 @@
-//! What happens to a frame: a pure function of the seed, the frame's place in the order, its
-//! length and the time.
+//! What happens to a frame by chance: a pure function of the seed and of the frame's place in the
+//! order.
 
 use abi::Nanos;
 use abi::config::Impairment;
@@ -15,8 +15,8 @@ pub struct Fate {
     pub behind: u32,
     /// The bit to flip, to be taken modulo the frame's length.
     pub flip: Option<u64>,
-    /// When it gets out at the earliest.
-    pub at: Nanos,
+    /// How long it is under way.
+    pub delay: Nanos,
 }
 
 /// Draws fates.
@@ -27,10 +27,8 @@ pub struct Fate {
 pub struct Fates {
     config: Impairment,
     rng: fastrand::Rng,
-    /// When the limited link is free again.
-    free: Nanos,
-    /// When the last frame got out: delays vary, order is the business of reordering.
-    last: Nanos,
+    /// Within a burst of losses (Gilbert 1960).
+    bad: bool,
 }
 
 impl Fates {
@@ -41,8 +39,7 @@ impl Fates {
         Self {
             config: *config,
             rng: fastrand::Rng::with_seed(seed),
-            free: 0,
-            last: 0,
+            bad: false,
         }
     }
 
@@ -54,26 +51,14 @@ impl Fates {
         self.config = *config;
     }
 
-    /// The fate of a frame of `len` bytes that is sent at `now`.
-    pub fn draw(&mut self, now: Nanos, len: usize) -> Fate {
+    /// The fate of the next frame.
+    pub fn draw(&mut self) -> Fate {
         let c = self.config;
+        let chance = self.rng.f64();
         let mut hits = |probability: f64| self.rng.f64() < probability;
-        let (lost, twice, late, corrupt) = (
-            hits(c.loss),
-            hits(c.duplicate),
-            hits(c.reorder),
-            hits(c.corrupt),
-        );
+        let (twice, late, corrupt) = (hits(c.duplicate), hits(c.reorder), hits(c.corrupt));
         let (jitter, behind, flip) = (self.rng.f64(), self.rng.u32(1..=3), self.rng.u64(..));
-        if lost {
-            return Fate {
-                lost,
-                twice: false,
-                behind: 0,
-                flip: None,
-                at: now,
-            };
-        }
+        let lost = self.is_lost(chance);
         let jitter_ns = jitter * f64::from(c.jitter_us) * 1000.0;
         #[allow(
             clippy::cast_possible_truncation,
@@ -81,26 +66,27 @@ impl Fates {
             reason = "not negative, at most 2^32 us"
         )]
         let delay = u64::from(c.delay_us) * 1000 + jitter_ns as u64;
-        let at = self.serialised(now, len).saturating_add(delay);
-        let at = at.max(self.last);
-        self.last = at;
         Fate {
             lost,
             twice,
             behind: if late { behind } else { 0 },
             flip: corrupt.then_some(flip),
-            at,
+            delay,
         }
     }
 
-    /// When the last bit of the frame has left a link of the configured rate.
-    fn serialised(&mut self, now: Nanos, len: usize) -> Nanos {
-        if self.config.rate_kbps == 0 {
-            return now;
+    /// Independent losses, or Gilbert's model: within a burst every frame is lost, a burst ends
+    /// with probability 1 / `burst`, and begins so often that `loss` is the share in the end.
+    fn is_lost(&mut self, chance: f64) -> bool {
+        let (loss, burst) = (self.config.loss, self.config.loss_burst);
+        if burst <= 1.0 || loss >= 1.0 {
+            return chance < loss;
         }
-        // bits / (kbit/s) = ms, so bits * 10^6 / kbps = ns.
-        let takes = (len as u64).saturating_mul(8_000_000) / self.config.rate_kbps;
-        self.free = self.free.max(now).saturating_add(takes);
-        self.free
+        self.bad = if self.bad {
+            chance >= 1.0 / burst
+        } else {
+            chance < loss / (burst * (1.0 - loss))
+        };
+        self.bad
     }
 }

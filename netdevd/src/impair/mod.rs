@@ -2,18 +2,22 @@
 //! delays and throttles frames, each direction alike, from one seed.
 //!
 //! ```text
-//!   fate    what happens to a frame: a pure function of seed, order, length and time
+//!   fate    what happens to a frame by chance: a pure function of seed and order
+//!   line    a transmitter of limited rate and its queue
 //!   pipe    frames on their way: delayed, limited, held back
 //! ```
 //!
 //! Super-frames are cut first, so that faults hit what would be packets on a wire; frames are
-//! copied, which is fine here. When everything is off, frames pass untouched.
+//! copied, which is fine here. When everything is off, frames pass untouched. `strata compare`
+//! puts the same pipes between two interfaces.
 
 mod fate;
+mod line;
 mod pipe;
 
 pub use fate::{Fate, Fates};
-pub use pipe::{Packet, Pipe};
+pub use line::Line;
+pub use pipe::{Faults, Packet, Pipe};
 
 use crate::counters::{Counter, Stats};
 use crate::device::{Busy, Device, Frame, Io, RxSlots, earlier};

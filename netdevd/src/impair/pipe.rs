@@ -1,6 +1,7 @@
 //! Frames on their way through an impaired direction.
 
 use super::fate::Fates;
+use super::line::Line;
 use crate::device::earlier;
 use abi::Nanos;
 use abi::config::Impairment;
@@ -10,6 +11,9 @@ use wire::vnet::VirtioNetHdr;
 
 /// Frames that wait at the most, unless configured.
 const QUEUE: usize = 1000;
+
+/// Frames under way at the most, waiting or delayed: what a hostile configuration can make us keep.
+const UNDER_WAY: usize = 1 << 16;
 
 /// Longest time a frame is held back for others to pass it, should none come.
 const HOLD: Nanos = 20_000_000;
@@ -51,7 +55,11 @@ struct Held {
 pub struct Pipe {
     direction: u64,
     fates: Fates,
+    line: Line,
+    rate_kbps: u64,
     limit: usize,
+    /// When the last frame gets out: delays vary, order is the business of reordering.
+    last: Nanos,
     /// When which packet gets out; packets of one time in their order.
     order: BinaryHeap<Reverse<(Nanos, u64)>>,
     packets: BTreeMap<u64, Packet>,
@@ -75,7 +83,10 @@ impl Pipe {
         Self {
             direction,
             fates: Fates::new(config, direction),
+            line: Line::default(),
+            rate_kbps: config.rate_kbps,
             limit: limit(config),
+            last: 0,
             order: BinaryHeap::new(),
             packets: BTreeMap::new(),
             held: Vec::new(),
@@ -88,6 +99,7 @@ impl Pipe {
     /// Changes the faults.
     pub fn set(&mut self, config: &Impairment) {
         self.fates.set(config, self.direction);
+        self.rate_kbps = config.rate_kbps;
         self.limit = limit(config);
     }
 
@@ -101,7 +113,7 @@ impl Pipe {
     pub fn push(&mut self, now: Nanos, hdr: VirtioNetHdr, pieces: &[&[u8]]) {
         let len = pieces.iter().map(|p| p.len()).sum();
         // Drawn before the queue is looked at: a full queue must not move later fates.
-        let fate = self.fates.draw(now, len);
+        let fate = self.fates.draw();
         if fate.lost {
             self.faults.lost += 1;
             return;
@@ -109,10 +121,12 @@ impl Pipe {
         let copies = if fate.twice { 2 } else { 1 };
         self.faults.duplicated += copies - 1;
         for _ in 0..copies {
-            if self.packets.len() >= self.limit {
+            let Some(out) = self.admit(now, len) else {
                 self.faults.overflow += 1;
                 return;
-            }
+            };
+            let at = out.saturating_add(fate.delay).max(self.last);
+            self.last = at;
             let mut bytes = self.spare.pop().unwrap_or_default();
             bytes.clear();
             pieces.iter().for_each(|p| bytes.extend_from_slice(p));
@@ -129,12 +143,26 @@ impl Pipe {
                 self.held.push(Held {
                     packet: id,
                     behind: fate.behind,
-                    until: fate.at.saturating_add(HOLD),
+                    until: at.saturating_add(HOLD),
                 });
             } else {
-                self.order.push(Reverse((fate.at, id)));
+                self.order.push(Reverse((at, id)));
             }
         }
+    }
+
+    /// When a frame is out on the wire; none if there is no room for it. With a rate the queue is
+    /// what waits for the link, and delay comes after it, as on a long cable; without one it is
+    /// whatever is under way.
+    fn admit(&mut self, now: Nanos, len: usize) -> Option<Nanos> {
+        let room = match self.rate_kbps {
+            0 => self.limit,
+            _ => UNDER_WAY,
+        };
+        if self.packets.len() >= room {
+            return None;
+        }
+        self.line.admit(now, len, self.rate_kbps, self.limit)
     }
 
     /// The next frame that gets out by `now`.

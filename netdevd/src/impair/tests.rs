@@ -1,5 +1,4 @@
 use super::*;
-use crate::impair::pipe::Faults;
 
 fn config() -> Impairment {
     Impairment {
@@ -171,4 +170,44 @@ fn a_flipped_bit_shows_in_the_checksum() {
         .sum();
     assert_eq!(different, 1);
     assert_eq!(packet.bytes[..14], bytes[..14]);
+}
+
+#[test]
+fn losses_come_in_bursts_of_the_length_asked_for() {
+    let c = Impairment {
+        loss: 0.02,
+        loss_burst: 4.0,
+        ..config()
+    };
+    let mut fates = Fates::new(&c, 0);
+    let lost: Vec<bool> = (0..200_000).map(|_| fates.draw().lost).collect();
+    let all = lost.iter().filter(|l| **l).count();
+    let bursts = lost.windows(2).filter(|w| !w[0] && w[1]).count();
+    assert!((3_600..4_400).contains(&all), "{all}");
+    assert!((3.6..4.4).contains(&(all as f64 / bursts as f64)));
+}
+
+#[test]
+fn delay_takes_no_place_in_the_queue_of_a_limited_link() {
+    // 64 bytes at 5,120 kbit/s take 100 us; 100 of them are under way at once.
+    let c = Impairment {
+        rate_kbps: 5_120,
+        delay_us: 10_000,
+        queue: 2,
+        ..config()
+    };
+    let mut pipe = Pipe::new(&c, 0);
+    for i in 0..100 {
+        pipe.push(
+            u64::from(i) * 100_000,
+            VirtioNetHdr::default(),
+            &[&frame(i)],
+        );
+    }
+    assert_eq!(pipe.take_faults(), Faults::default());
+    for i in 0..100 {
+        let at = u64::from(i + 1) * 100_000 + 10_000_000;
+        assert_eq!(pipe.next(), Some(at));
+        assert_eq!(number(&pipe.pop(at).unwrap()), i);
+    }
 }

@@ -140,6 +140,9 @@ pub struct Impairment {
     pub seed: u64,
     /// Probability that a frame is lost, 0 to 1.
     pub loss: f64,
+    /// Frames that are lost in a row, on average, with `loss` the share of all in the end; up to
+    /// 1: each by itself.
+    pub loss_burst: f64,
     /// Probability that a frame is sent twice.
     pub duplicate: f64,
     /// Probability that a frame is held back behind later ones.
@@ -152,7 +155,8 @@ pub struct Impairment {
     pub jitter_us: u32,
     /// Rate limit in kilobits per second; 0 for none.
     pub rate_kbps: u64,
-    /// Frames that wait at the most when delayed or limited; 0 for 1,000.
+    /// Frames that wait at the most for a limited rate, or without one are delayed at the most;
+    /// 0 for 1,000.
     pub queue: u32,
 }
 

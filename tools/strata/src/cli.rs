@@ -190,6 +190,9 @@ pub struct Impair {
     /// Probability that a frame is lost (0.01 or 1%)
     #[arg(long)]
     pub loss: Option<Probability>,
+    /// Frames that are lost in a row, on average
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    pub loss_burst: f64,
     /// Probability that a frame is sent twice
     #[arg(long)]
     pub duplicate: Option<Probability>,
@@ -208,7 +211,7 @@ pub struct Impair {
     /// Rate limit (100mbit)
     #[arg(long)]
     pub rate: Option<HumanRate>,
-    /// Frames that wait at the most
+    /// Frames that wait for the rate at the most, or without one are delayed at the most
     #[arg(long, default_value_t = 0)]
     pub queue: u32,
     /// Seed: the same one injects the same faults

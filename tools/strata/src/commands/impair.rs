@@ -15,6 +15,7 @@ pub(super) fn impair(cli: &Cli, arguments: &Impair) -> anyhow::Result<()> {
     let impairment = Impairment {
         seed: arguments.seed,
         loss: probability(arguments.loss),
+        loss_burst: arguments.loss_burst,
         duplicate: probability(arguments.duplicate),
         reorder: probability(arguments.reorder),
         corrupt: probability(arguments.corrupt),

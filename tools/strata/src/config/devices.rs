@@ -296,6 +296,7 @@ fn impairment(written: &ImpairmentFile) -> Impairment {
     Impairment {
         seed: written.seed,
         loss: probability(written.loss),
+        loss_burst: written.loss_burst,
         duplicate: probability(written.duplicate),
         reorder: probability(written.reorder),
         corrupt: probability(written.corrupt),

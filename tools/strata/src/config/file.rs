@@ -89,6 +89,8 @@ pub struct ImpairmentFile {
     pub seed: u64,
     /// Probability that a frame is lost.
     pub loss: Option<Probability>,
+    /// Frames that are lost in a row, on average.
+    pub loss_burst: f64,
     /// Probability that a frame is sent twice.
     pub duplicate: Option<Probability>,
     /// Probability that a frame is held back behind later ones.
