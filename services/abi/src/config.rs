@@ -189,6 +189,19 @@ pub struct RouteConfig {
     pub metric: u32,
 }
 
+/// Explicit congestion notification (RFC 3168), as Linux's `tcp_ecn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EcnMode {
+    /// Never.
+    Off,
+    /// Offered to peers, and accepted from them.
+    On,
+    /// Accepted from peers that offer it.
+    #[default]
+    Passive,
+}
+
 /// TCP's parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -199,6 +212,8 @@ pub struct TcpConfig {
     pub congestion: String,
     /// TIME_WAIT in milliseconds.
     pub time_wait_ms: u32,
+    /// Explicit congestion notification.
+    pub ecn: EcnMode,
 }
 
 impl Default for TcpConfig {
@@ -207,6 +222,7 @@ impl Default for TcpConfig {
             max_sockets: 16_384,
             congestion: "newreno".to_owned(),
             time_wait_ms: 60_000,
+            ecn: EcnMode::default(),
         }
     }
 }

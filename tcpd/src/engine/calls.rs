@@ -203,6 +203,7 @@ impl Engine {
             tcb.negotiated
                 .offer(ctx.config, local.family, mtu, o.max_segment, o.rcv_capacity);
             tcb.negotiated.ts_offset = ts_offset;
+            tcb.ecn = super::ecn::Ecn::open(ctx.config.ecn);
             tcb.progress_at = now;
             tcb.rtt.start(now, DATA_OFFSET);
             let timeout = tcb.rtt.timeout(ctx.config);

@@ -57,6 +57,8 @@ pub struct Config {
     pub window_scaling: bool,
     /// Offer selective acknowledgement (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification (RFC 3168): never, when the peer offers it, or offered.
+    pub ecn: abi::config::EcnMode,
 }
 
 impl Default for Config {
@@ -85,6 +87,7 @@ impl Default for Config {
             timestamps: true,
             window_scaling: true,
             sack: true,
+            ecn: abi::config::EcnMode::Passive,
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct TcpInfo {
     pub retransmits: u8,
     pub probes: u8,
     pub backoff: u8,
-    /// Bit 0: timestamps, 1: SACK, 2: window scale.
+    /// Bit 0: timestamps, 1: SACK, 2: window scale, 3: ECN agreed on, 4: a mark was seen.
     pub options: u8,
     /// Low nibble: send scale; high nibble: receive scale.
     pub wscale: u8,
@@ -125,7 +125,9 @@ impl TcpInfo {
             backoff: u8::try_from(tcb.rtt.backoff).unwrap_or(u8::MAX),
             options: u8::from(n.has(options::flag::TIMESTAMPS))
                 | u8::from(n.has(options::flag::SACK)) << 1
-                | u8::from(n.has(options::flag::SCALING)) << 2,
+                | u8::from(n.has(options::flag::SCALING)) << 2
+                | u8::from(tcb.ecn.is_agreed()) << 3
+                | u8::from(tcb.ecn.received_ce > 0) << 4,
             wscale: n.snd_scale | n.rcv_scale << 4,
             rto: micros(tcb.rtt.rto),
             ato: 40_000,
@@ -166,6 +168,7 @@ impl TcpInfo {
             data_segs_in: tcb.counters.data_segs_in,
             data_segs_out: tcb.counters.data_segs_out,
             delivered: segments(tcb.acked_upto()),
+            delivered_ce: tcb.ecn.delivered_ce,
             bytes_sent: sent + tcb.counters.bytes_retrans,
             bytes_retrans: tcb.counters.bytes_retrans,
             dsack_dups: tcb.counters.dsacks,

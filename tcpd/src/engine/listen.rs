@@ -75,6 +75,7 @@ impl Engine {
         listener: ConnId,
         floor: Option<u32>,
     ) {
+        let flags = meta.repr.flags;
         let Some(parent) = self.conn(listener) else {
             return;
         };
@@ -116,6 +117,7 @@ impl Engine {
         );
         n.ts_offset = isn::timestamp_offset(&self.config.secret, flow);
         n.agree(&meta.repr.options, now);
+        tcb.ecn.take_syn(self.config.ecn, flags, meta.ce);
         tcb.rtt.start(now, DATA_OFFSET);
         let timeout = tcb.rtt.timeout(&self.config);
         tcb.deadlines.arm(Timer::Retransmit, now + timeout);

@@ -56,6 +56,7 @@ pub mod config;
 pub mod congestion;
 mod conn;
 mod demux;
+pub mod ecn;
 pub mod error;
 pub mod events;
 mod icmp;

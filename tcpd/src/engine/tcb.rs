@@ -18,6 +18,7 @@
 //! [`Recovery`]), so RFC 9293's SND.MAX of other stacks is the same number.
 
 use super::congestion::Congestion;
+use super::ecn::Ecn;
 use super::options::Negotiated;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
@@ -32,7 +33,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 1;
+pub const TCB_LAYOUT: u32 = 2;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -102,7 +103,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 1,792 bytes.
+/// One socket's record. 1,824 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -204,9 +205,11 @@ pub struct Tcb {
     pub opts: SockOpts,
     /// Counters.
     pub counters: Counters,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
 }
 
-const _: () = assert!(size_of::<Tcb>() <= 2048);
+const _: () = assert!(size_of::<Tcb>() <= 3072);
 
 impl Tcb {
     /// A fresh socket.
@@ -371,9 +374,10 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 1792);
+        assert_eq!(size_of::<Tcb>(), 1824);
         assert_eq!(size_of::<Recovery>(), 96);
         assert_eq!(size_of::<Counters>(), 56);
+        assert_eq!(size_of::<Ecn>(), 32);
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl Conn {
         let tcb = &mut self.tcb;
         tcb.recovery.retries = tcb.recovery.retries.saturating_add(1);
         tcb.enter_loss(ctx.now);
+        tcb.ecn.note_reduction(tcb.snd_nxt);
         tcb.rtt.back_off();
         let at = self.clamp_to_user_timeout(ctx.now + self.tcb.rtt.timeout(ctx.config));
         self.tcb.deadlines.stop(Timer::TailProbe);
@@ -153,6 +154,7 @@ impl Conn {
         self.tcb.counters.timeouts = self.tcb.counters.timeouts.saturating_add(1);
         self.tcb.counters.retrans = self.tcb.counters.retrans.saturating_add(1);
         self.tcb.rtt.back_off();
+        self.tcb.ecn.fall_back();
         self.rt.syn_now = true;
         let at = self.clamp_to_user_timeout(ctx.now + self.tcb.rtt.timeout(ctx.config));
         self.tcb.deadlines.arm(Timer::Retransmit, at);

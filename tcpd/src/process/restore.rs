@@ -24,6 +24,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
         secret: config.stack.secret,
         time_wait: Nanos::from(tcp.time_wait_ms) * 1_000_000,
         congestion,
+        ecn: tcp.ecn,
         ..Config::default()
     })
 }

@@ -8,7 +8,7 @@ use abi::RegionId;
 use abi::skbuff::{checksum, flag, gso};
 use session::Sessions;
 use shm::{Allocator, SizeClass, SkBuff};
-use wire::tcp::fill_partial_checksum;
+use wire::tcp::{Flags, fill_partial_checksum};
 
 /// TCP's protocol number.
 pub(super) const PROTOCOL_TCP: u8 = 6;
@@ -101,6 +101,10 @@ pub(super) fn build(
         } else {
             gso::TCPV6
         };
+        if segment.repr.flags.contains(Flags::CWR) {
+            // RFC 3168 6.1.2: on the first of them alone.
+            desc.flags |= flag::GSO_ECN;
+        }
     }
     Ok(Built {
         skb,

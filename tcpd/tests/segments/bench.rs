@@ -33,6 +33,7 @@ pub(crate) struct Seg {
     pub(crate) window: u16,
     pub(crate) gso_size: u16,
     pub(crate) urgent: u16,
+    pub(crate) ce: bool,
     pub(crate) sack: Vec<(u32, u32)>,
     pub(crate) timestamps: Option<Timestamps>,
     pub(crate) options: Options,
@@ -48,6 +49,7 @@ pub(crate) fn seg(flags: Flags, seq: u32, ack: u32) -> Seg {
         window: 0xffff,
         gso_size: 0,
         urgent: 0,
+        ce: false,
         sack: vec![],
         timestamps: None,
         options: Options::default(),
@@ -57,6 +59,10 @@ pub(crate) fn seg(flags: Flags, seq: u32, ack: u32) -> Seg {
 impl Seg {
     pub(crate) fn len(self, len: u32) -> Self {
         Self { len, ..self }
+    }
+    /// Marked by the network: congestion experienced.
+    pub(crate) fn ce(self) -> Self {
+        Self { ce: true, ..self }
     }
     pub(crate) fn window(self, window: u16) -> Self {
         Self { window, ..self }
@@ -85,6 +91,8 @@ pub(crate) struct Sent {
     pub(crate) window: u16,
     pub(crate) gso_size: u16,
     pub(crate) urgent: u16,
+    /// ECN's two bits of the IP header.
+    pub(crate) ecn: u8,
     pub(crate) sack: Vec<(u32, u32)>,
     pub(crate) options: Options,
 }
@@ -293,7 +301,7 @@ impl Bench {
             repr: &repr,
             payload_len: s.len,
             gso_size: s.gso_size,
-            ce: false,
+            ce: s.ce,
             mtu: 1500,
         };
         self.engine
@@ -329,6 +337,7 @@ impl Bench {
                     window: s.repr.window,
                     gso_size: s.gso_size,
                     urgent: s.repr.urgent,
+                    ecn: s.tos & 3,
                     sack: s
                         .repr
                         .options

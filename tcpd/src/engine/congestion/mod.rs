@@ -75,6 +75,15 @@ pub trait CongestionControl: Sync {
     /// Loss: the threshold to go on from (RFC 5681 equation 4), with `in_flight` bytes out.
     fn on_loss(&self, cc: &mut Congestion, now: Nanos, in_flight: u32, mss: u32) -> u32;
 
+    /// The peer echoes congestion that the network marked (RFC 3168 6.1.2), at most once for each
+    /// window of data, and nothing was lost. As for a loss unless the algorithm knows better
+    /// (RFC 9438 4.6: CUBIC does the same).
+    fn on_ecn(&self, cc: &mut Congestion, now: Nanos, in_flight: u32, mss: u32) {
+        cc.ssthresh = self.on_loss(cc, now, in_flight, mss);
+        cc.cwnd = cc.cwnd.min(cc.ssthresh);
+        self.on_recovered(cc, now);
+    }
+
     /// Recovery is over; `cwnd` is at `ssthresh`.
     fn on_recovered(&self, cc: &mut Congestion, now: Nanos);
 

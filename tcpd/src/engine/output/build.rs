@@ -3,6 +3,7 @@
 use crate::engine::actions::{PayloadRef, SegmentOut};
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::demux::Flow;
+use crate::engine::ecn::ECT_0;
 use crate::engine::events::SegmentMeta;
 use crate::engine::listen::stray_len;
 use crate::engine::options::{self, SackBlocks};
@@ -91,7 +92,7 @@ fn header(conn: &mut Conn, seq: Offset, flags: Flags, ctx: &Ctx<'_>) -> Repr {
         dst_port: tcb.remote.port,
         seq: to_wire(tcb.iss, seq),
         ack: to_wire(tcb.irs, tcb.rcv_nxt),
-        flags: flags | Flags::ACK,
+        flags: flags | Flags::ACK | tcb.ecn.echo(),
         window,
         urgent: 0,
         options,
@@ -119,6 +120,7 @@ fn push(
     repr: Repr,
     payload: Option<PayloadRef>,
     gso_size: u16,
+    ecn: u8,
     ctx: &mut Ctx<'_>,
 ) {
     let tcb = &mut conn.tcb;
@@ -139,19 +141,27 @@ fn push(
         repr,
         payload,
         gso_size,
-        tos: tcb.opts.tos,
+        tos: tcb.opts.tos | ecn,
         ttl: tcb.opts.ttl,
     });
 }
 
 /// A segment of `[start, end)`, which may end in the FIN.
-fn range(conn: &mut Conn, start: Offset, end: Offset, mss: u32, ctx: &mut Ctx<'_>) {
+fn range(conn: &mut Conn, start: Offset, end: Offset, mss: u32, is_new: bool, ctx: &mut Ctx<'_>) {
     let data_end = conn.tcb.data_end();
     let len = clamp(end.min(data_end).saturating_sub(start));
     let mut flags = Flags::empty();
     flags.set(Flags::FIN, end > data_end);
     // As Linux: the push is where the data ends for now.
     flags.set(Flags::PSH, len > 0 && start + u64::from(len) == data_end);
+    let mut ecn = 0;
+    if is_new && len > 0 && conn.tcb.ecn.marks() {
+        // RFC 3168 6.1.1 and 6.1.5: new data is marked, and nothing else.
+        ecn = ECT_0;
+    }
+    if is_new && len > 0 {
+        flags |= conn.tcb.ecn.take_cwr();
+    }
     let repr = header(conn, start, flags, ctx);
     let payload = (len > 0).then(|| PayloadRef {
         owner: conn.tcb.owner,
@@ -163,12 +173,12 @@ fn range(conn: &mut Conn, start: Offset, end: Offset, mss: u32, ctx: &mut Ctx<'_
     } else {
         0
     };
-    push(conn, repr, payload, gso_size, ctx);
+    push(conn, repr, payload, gso_size, ecn, ctx);
 }
 
 /// New data.
 pub(super) fn fresh(conn: &mut Conn, start: Offset, end: Offset, mss: u32, ctx: &mut Ctx<'_>) {
-    range(conn, start, end, mss, ctx);
+    range(conn, start, end, mss, true, ctx);
 }
 
 /// Data that was sent before.
@@ -179,14 +189,14 @@ pub(super) fn again(conn: &mut Conn, start: Offset, end: Offset, mss: u32, ctx: 
     counters.bytes_retrans += end - start;
     ctx.stats.retrans += u64::from(segments);
     conn.tcb.last_sent_at = ctx.now;
-    range(conn, start, end, mss, ctx);
+    range(conn, start, end, mss, false, ctx);
 }
 
 /// A bare acknowledgement.
 pub(crate) fn ack(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let seq = conn.tcb.snd_nxt;
     let repr = header(conn, seq, Flags::empty(), ctx);
-    push(conn, repr, None, 0, ctx);
+    push(conn, repr, None, 0, 0, ctx);
 }
 
 /// Zero-window probe and keepalive: an empty segment just below the window, which must be
@@ -195,7 +205,7 @@ pub(crate) fn ack(conn: &mut Conn, ctx: &mut Ctx<'_>) {
 pub(super) fn window_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let seq = conn.tcb.snd_una - 1;
     let repr = header(conn, seq, Flags::empty(), ctx);
-    push(conn, repr, None, 0, ctx);
+    push(conn, repr, None, 0, 0, ctx);
 }
 
 /// SYN, or SYN,ACK when the peer's SYN is here.
@@ -206,6 +216,7 @@ pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let reply = tcb.state() == State::SynReceived;
     let mut flags = Flags::SYN;
     flags.set(Flags::ACK, reply);
+    flags |= tcb.ecn.syn_flags(reply);
     let window = u16::try_from(tcb.opts.rcv_buf).unwrap_or(u16::MAX);
     let repr = Repr {
         src_port: tcb.local.port,
@@ -225,7 +236,7 @@ pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     if reply {
         tcb.last_ack_sent = tcb.rcv_nxt;
     }
-    push(conn, repr, None, 0, ctx);
+    push(conn, repr, None, 0, 0, ctx);
 }
 
 /// RFC 9293 3.10.5: the reset that ends a connection.
@@ -239,7 +250,7 @@ pub(crate) fn reset(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         ..repr
     };
     ctx.stats.resets_out += 1;
-    push(conn, repr, None, 0, ctx);
+    push(conn, repr, None, 0, 0, ctx);
 }
 
 /// <SEQ=SEG.ACK><CTL=RST>: an acknowledgement of something that was never sent.
@@ -253,7 +264,7 @@ pub(crate) fn reset_for_ack(conn: &mut Conn, ack: Offset, ctx: &mut Ctx<'_>) {
         ..Repr::default()
     };
     ctx.stats.resets_out += 1;
-    push(conn, repr, None, 0, ctx);
+    push(conn, repr, None, 0, 0, ctx);
 }
 
 /// RFC 9293 3.10.7.1: the answer to a segment of no connection.

@@ -3,6 +3,7 @@
 
 use super::Segment;
 use crate::engine::conn::{Conn, Ctx};
+use crate::engine::ecn::Before;
 use crate::engine::options;
 use crate::engine::output;
 use crate::engine::recovery::Acked;
@@ -44,10 +45,12 @@ impl Conn {
             } else {
                 segment.len() == 0 && !window_changed
             };
+        let before = Before::of(&self.tcb);
         if flight > 0 {
             let again = self.tcb.recover(ctx.now, &acked);
             self.rt.rexmit_now |= again;
         }
+        self.on_echo(segment, before, acked.delivered, acked.prior_pipe, ctx);
         if acked.cumulative > 0 {
             self.rearm_after_progress(ctx);
             if self.tcb.acked_upto() > free {

@@ -45,6 +45,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) count: u32,
     /// Payload of one of them.
     pub(crate) size: u32,
+    /// It was marked: congestion experienced (RFC 3168).
+    pub(crate) ce: bool,
 }
 
 impl<'a> Segment<'a> {
@@ -69,14 +71,15 @@ impl<'a> Segment<'a> {
             ack: extend(tcb.iss, tcb.snd_una, repr.ack),
             count: meta.payload_len.div_ceil(size.max(1)).max(1),
             size,
+            ce: meta.ce,
         }
     }
 
-    fn has(&self, flag: Flags) -> bool {
+    pub(crate) fn has(&self, flag: Flags) -> bool {
         self.flags.contains(flag)
     }
 
-    fn payload_len(&self) -> u64 {
+    pub(crate) fn payload_len(&self) -> u64 {
         self.data_end - self.data
     }
 

@@ -47,6 +47,7 @@ impl Conn {
         self.heard(ctx.now);
         if acks {
             self.tcb.snd_una = segment.ack;
+            self.tcb.ecn.take_syn_ack(segment.flags);
             if let Some(rtt) = self.tcb.rtt.finish(ctx.now, segment.ack) {
                 self.tcb.rtt.sample(rtt, ctx.config);
             }
@@ -55,6 +56,8 @@ impl Conn {
             ctx.actions.notices.push(Notice::Connected(self.id));
         } else {
             // Simultaneous open (RFC 9293 3.5, figure 7).
+            let marked = segment.ce;
+            self.tcb.ecn.take_syn(ctx.config.ecn, segment.flags, marked);
             self.set_state(State::SynReceived);
             self.rt.syn_now = true;
             let timeout = self.tcb.rtt.timeout(ctx.config);

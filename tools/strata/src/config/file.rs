@@ -4,7 +4,7 @@
 //! can point at it.
 
 use super::units::{HumanDuration, HumanRate, Probability};
-use abi::config::{DeviceKind, Offload};
+use abi::config::{DeviceKind, EcnMode, Offload};
 use core::net::IpAddr;
 use serde::Deserialize;
 use toml::Spanned;
@@ -162,6 +162,8 @@ pub struct Tcp {
     pub congestion: Option<Spanned<String>>,
     /// How long TIME_WAIT lasts.
     pub time_wait: Option<Spanned<HumanDuration>>,
+    /// Explicit congestion notification: `off`, `on` or `passive`.
+    pub ecn: Option<EcnMode>,
 }
 
 /// `[udp]`.
