@@ -30,6 +30,8 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("accept_and_connect_across_kills_of_tcpd", opening);
     trials.add("closed_while_tcpd_was_dead", closed_meanwhile);
     trials.add("udp_socket_survives_udpd", udp_socket);
+    trials.add("supervisor_and_layers_killed_at_once", supervisor);
+    trials.add("sockets_made_without_a_supervisor_survive", unsupervised);
 }
 
 const LEN: u64 = 192 << 20;
@@ -172,4 +174,61 @@ fn udp_socket() -> Result<()> {
         ensure!(arrived, "nothing arrives after death {round}");
     }
     Ok(())
+}
+
+/// The supervisor and every layer die in the same moment, twice; the next supervisor brings all
+/// back with what the keeper holds.
+fn supervisor() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (idle_theirs, idle_ours) = connect(&lab, &stack, false)?;
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(60));
+        let pids: Vec<_> = lab.status()?.daemons.iter().filter_map(|d| d.pid).collect();
+        lab.kill_supervisor()?;
+        for pid in pids {
+            kill_process(pid, Signal::SIGKILL)?;
+        }
+        lab.adopt()?;
+    }
+    ensure!(!transfer.is_finished(), "the transfer was over too soon");
+    let silence = transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
+    println!("everything but the keeper killed: longest silence {silence:?}");
+    both_ways(idle_ours, idle_theirs, 1 << 20, Writes::MIXED).context("the idle connection")?;
+    Ok(())
+}
+
+/// What is opened while there is no supervisor is stored all the same: the keeper takes it.
+fn unsupervised() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let tcpd = lab.layer("tcpd")?.pid.context("tcpd has no process")?;
+    lab.kill_supervisor()?;
+    let stack = Stack::open(lab.path());
+    let pairs = [true, false].map(|stack_opens| connect(&lab, &stack, stack_opens));
+    kill_process(tcpd, Signal::SIGKILL)?;
+    lab.adopt()?;
+    for pair in pairs {
+        let (theirs, ours) = pair?;
+        both_ways(ours, theirs, 4 << 20, Writes::MIXED).with_context(|| lab.log())?;
+    }
+    // The keeper may die as well, as long as the supervisor does not.
+    let keeper = lab.status()?.keeper.context("no keeper")?;
+    kill_process(keeper, Signal::SIGKILL)?;
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    both_ways(ours, theirs, 4 << 20, Writes::MIXED).with_context(|| lab.log())?;
+    Ok(())
+}
+
+fn kill_process(pid: u32, signal: Signal) -> Result<()> {
+    Ok(nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(pid)?),
+        signal,
+    )?)
 }

@@ -45,6 +45,9 @@ pub enum ToWorker {
     Region(RegionId),
     /// The session is gone: unmap it [0].
     RegionGone(RegionId),
+    /// A new supervisor has taken over: connect to this control server, say hello and that you
+    /// are ready [0].
+    Control(String),
 }
 
 /// A piece of plumbing.

@@ -42,14 +42,7 @@ impl Boot {
     /// # Errors
     /// When not started by a supervisor, or it goes away meanwhile.
     pub fn from_args(control: &str) -> anyhow::Result<Self> {
-        logging::init();
-        // SAFETY: borrowed for this one query only, which is harmless on a number not open.
-        let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
-        fcntl(probe, FcntlArg::F_GETFD)
-            .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
-        // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before
-        // main.
-        let channel = unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) };
+        let channel = inherited_channel()?;
         Self::connect(control, channel)
     }
 
@@ -81,4 +74,19 @@ impl Boot {
     pub fn config(&self) -> &DaemonConfig {
         &self.config
     }
+}
+
+/// Takes over descriptor 3, the end of the descriptor channel that this process was started with,
+/// and sets up logging. Call once, first thing in `main`.
+///
+/// # Errors
+/// When not started by a supervisor.
+pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
+    logging::init();
+    // SAFETY: borrowed for this one query only, which is harmless on a number not open.
+    let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
+    fcntl(probe, FcntlArg::F_GETFD)
+        .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
+    // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before main.
+    Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
 }

@@ -108,9 +108,21 @@ impl FdChannel {
     /// # Errors
     /// When the kernel refuses or the message is malformed (its descriptors are closed).
     pub fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, ChannelError> {
+        self.take(MsgFlags::empty())
+    }
+
+    /// As [`FdChannel::recv`], but the message stays on the channel: its descriptors are copies.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peek<T: DeserializeOwned>(&self) -> Result<Received<T>, ChannelError> {
+        self.take(MsgFlags::MSG_PEEK)
+    }
+
+    fn take<T: DeserializeOwned>(&self, flags: MsgFlags) -> Result<Received<T>, ChannelError> {
         let mut bytes = vec![0; codec::MAX_MESSAGE];
         let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let flags = flags | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
         let (len, fds) = loop {
             let mut iov = [IoSliceMut::new(&mut bytes)];
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut iov, Some(&mut space), flags) {
@@ -170,6 +182,24 @@ mod tests {
         near.write_all(b"x").unwrap();
         far.read_exact(&mut [0]).unwrap();
         assert!(matches!(b.recv::<u32>().unwrap(), Received::Closed));
+    }
+
+    #[test]
+    fn a_message_that_was_looked_at_is_still_there() {
+        let (a, b) = channels();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        a.send(&7u32, &[far.as_fd()]).unwrap();
+        drop(far);
+        for _ in 0..2 {
+            let Received::Message(7u32, mut fds) = b.peek().unwrap() else {
+                panic!()
+            };
+            let mut copy = UnixStream::from(fds.pop().unwrap());
+            near.write_all(b"x").unwrap();
+            copy.read_exact(&mut [0]).unwrap();
+        }
+        assert!(matches!(b.recv::<u32>(), Ok(Received::Message(7, fds)) if fds.len() == 1));
+        assert!(matches!(b.peek::<u32>(), Ok(Received::Empty)));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Plumbing {
     /// Session memories that came and went, not yet handed to the service.
     regions: VecDeque<(RegionId, Option<OwnedFd>)>,
     pub(crate) channel_open: bool,
+    /// Where a new supervisor waits for us, until we have gone there.
+    pub(crate) control_server: Option<String>,
 }
 
 impl Plumbing {
@@ -120,6 +122,9 @@ impl Plumbing {
                 Ok(Received::Message(ToWorker::RegionGone(id), _)) => {
                     self.regions.push_back((id, None));
                 }
+                Ok(Received::Message(ToWorker::Control(server), _)) => {
+                    self.control_server = Some(server);
+                }
                 Ok(Received::Message(other, _)) => {
                     tracing::warn!(?other, "unexpected message after start");
                 }
@@ -182,7 +187,8 @@ impl Parts {
                 self.regions.push_back((id, None));
                 Ok(())
             }
-            ToWorker::Start => Ok(()),
+            // To one who is starting nobody new has anything to say.
+            ToWorker::Start | ToWorker::Control(_) => Ok(()),
         }
     }
 
@@ -269,6 +275,7 @@ impl Parts {
             channel,
             regions: self.regions,
             channel_open: true,
+            control_server: None,
         };
         plumbing.sweep();
         Ok(plumbing)

@@ -246,7 +246,10 @@ impl<S: Service> Loop<S> {
         for &(token, flags) in events.iter().take(count) {
             match token {
                 poller::CONTROL => self.control_messages(now),
-                poller::CHANNEL => hand_over_regions(&mut self.service, &mut self.plumbing),
+                poller::CHANNEL => {
+                    hand_over_regions(&mut self.service, &mut self.plumbing);
+                    self.meet_new_supervisor();
+                }
                 poller::SIGNAL => self.draining |= self.signals.terminated(),
                 RESERVED.. => rung |= token == poller::BELL,
                 _ => {
@@ -259,6 +262,29 @@ impl<S: Service> Loop<S> {
             }
         }
         rung
+    }
+
+    /// A supervisor that took over has said where it listens. One that does not answer is no
+    /// reason to stop: it will see to us as it thinks fit.
+    fn meet_new_supervisor(&mut self) {
+        let Some(server) = self.plumbing.control_server.take() else {
+            return;
+        };
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let met = Control::connect(&server).and_then(|control| {
+            let poller = &self.plumbing.poller;
+            let _ = poller.delete(self.control.event());
+            poller.add(control.event(), poller::CONTROL, edge)?;
+            Ok(control)
+        });
+        match met {
+            Ok(control) => {
+                self.control = control;
+                self.control.send(FromDaemon::Ready);
+                tracing::info!("under a new supervisor");
+            }
+            Err(error) => tracing::warn!("a new supervisor cannot be reached: {error:#}"),
+        }
     }
 
     fn control_messages(&mut self, now: Nanos) {

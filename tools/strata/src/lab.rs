@@ -26,7 +26,7 @@ use running::{PREFIX, Running, is_alive, keep, lock};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -121,9 +121,8 @@ impl Lab {
             host: Ipv4Addr::new(10, net, 0, 1),
             stack: Ipv4Addr::new(10, net, 0, 2),
         };
-        let path = lab.running.dir.join("strata.toml");
-        fs::write(&path, lab.configure(config)?)?;
-        lab.spawn(&path)?;
+        fs::write(lab.config_file(), lab.configure(config)?)?;
+        lab.spawn()?;
         lab.wait_ready(Duration::from_secs(20))?;
         Ok(lab)
     }
@@ -157,12 +156,19 @@ impl Lab {
         ))
     }
 
-    fn spawn(&self, config: &Path) -> Result<()> {
+    fn config_file(&self) -> PathBuf {
+        self.running.dir.join("strata.toml")
+    }
+
+    fn spawn(&self) -> Result<()> {
         let dir = &self.running.dir;
-        let log = fs::File::create(dir.join("supervisor.log"))?;
+        let log = fs::File::options()
+            .append(true)
+            .create(true)
+            .open(dir.join("supervisor.log"))?;
         let child = Command::new(std::env::current_exe()?)
             .args(["up", "--foreground", "--name", "lab", "--config"])
-            .arg(config)
+            .arg(self.config_file())
             .env(AS_STRATA, "1")
             .env("STRATA_RUN_DIR", dir)
             .stdin(Stdio::piped())
@@ -262,6 +268,27 @@ impl Lab {
         kill(Pid::from_raw(i32::try_from(pid)?), signal)
             .with_context(|| format!("cannot signal {layer} ({pid})"))?;
         Ok(pid)
+    }
+
+    /// Kills the supervisor; [`Lab::adopt`] starts another.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kill_supervisor(&self) -> Result<()> {
+        let mut supervisor = lock(&self.running.supervisor);
+        let child = supervisor.as_mut().context("no supervisor")?;
+        child.kill().context("cannot kill the supervisor")?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Starts a supervisor that adopts what the last one left, and waits until all is ready.
+    ///
+    /// # Errors
+    /// When it does not; its own words are part of the text.
+    pub fn adopt(&self) -> Result<()> {
+        self.spawn()?;
+        self.wait_ready(Duration::from_secs(20))
     }
 
     /// Waits until a layer runs under another process id than `old`; answers how long that took.

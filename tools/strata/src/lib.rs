@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod http;
+mod keeper;
 pub mod lab;
 pub mod netns;
 pub mod orphans;
@@ -22,6 +23,7 @@ pub mod supervisor;
 pub mod topology;
 
 use clap::Parser;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The whole program: what `strata` does with this process's arguments.
@@ -39,6 +41,17 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("strata: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let [keeper, base, name] = arguments.as_slice()
+        && keeper == "__keeper"
+    {
+        return match supervisor::run_keeper(Path::new(base), &name.to_string_lossy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("strata: keeper: {error:#}");
                 ExitCode::FAILURE
             }
         };

@@ -110,6 +110,12 @@ impl RunDir {
         self.path().join("supervisor.sock")
     }
 
+    /// Where the keeper waits for a new supervisor.
+    #[must_use]
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.path().join("keeper.sock")
+    }
+
     /// Where applications reach a transport.
     #[must_use]
     pub fn listener(&self, transport: &str) -> PathBuf {

@@ -26,6 +26,12 @@ pub const UDPD: ServiceId = ServiceId(3);
 /// The first netdevd's id; the others follow.
 const FIRST_NETDEVD: u8 = 4;
 
+/// Whether the service of this number drives a device.
+#[must_use]
+pub fn is_netdevd(service: ServiceId) -> bool {
+    service.0 >= FIRST_NETDEVD
+}
+
 /// A daemon to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

@@ -202,45 +202,134 @@ fn idle(dir: &TempDir) {
     fs::write(dir.path().join("strata.toml"), text).unwrap();
 }
 
+/// The constellation as `strata status` shows it.
+fn shown(dir: &TempDir) -> serde_json::Value {
+    serde_json::from_str(&run(dir, &["status", "--json"]).out).unwrap()
+}
+
+fn pid(value: &serde_json::Value) -> Pid {
+    Pid::from_raw(value["pid"].as_i64().unwrap() as i32)
+}
+
+fn daemons(status: &serde_json::Value) -> Vec<Pid> {
+    let daemons = status["daemons"].as_array().unwrap();
+    daemons.iter().map(pid).collect()
+}
+
+fn has_ended(pid: Pid) -> bool {
+    // A zombie of whoever adopts orphans here counts as ended.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
 #[test]
 fn daemons_outlive_their_supervisor_and_can_be_ended() {
     let dir = here();
     idle(&dir);
     assert_eq!(run(&dir, &["up"]).status, 0);
-    let status = run(&dir, &["status", "--json"]).out;
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let pid = |value: &serde_json::Value| Pid::from_raw(value["pid"].as_i64().unwrap() as i32);
-    let daemons: Vec<_> = status["daemons"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(pid)
-        .collect();
+    let _down = Down(&dir);
+    let status = shown(&dir);
+    let daemons = daemons(&status);
     kill(pid(&status), Signal::SIGKILL).unwrap();
     sleep(Duration::from_millis(700));
     for daemon in &daemons {
-        assert!(
-            kill(*daemon, None).is_ok(),
-            "{daemon} died with the supervisor"
-        );
+        assert!(!has_ended(*daemon), "{daemon} died with the supervisor");
     }
     let ping = run(&dir, &["ping", "-c", "1", "10.1.1.1"]);
     assert_eq!(ping.status, 0, "{}{}", ping.out, ping.err);
-    let again = run(&dir, &["up"]);
-    assert_eq!(again.status, 1);
-    assert!(
-        again.err.contains("`strata down --name default` ends them"),
-        "{}",
-        again.err
-    );
     let down = run(&dir, &["down"]);
-    assert_eq!(down.out, "ended 4 daemons whose supervisor had died\n");
+    // The four layers and the keeper.
+    assert_eq!(down.out, "ended 5 processes whose supervisor had died\n");
     for daemon in &daemons {
-        // A zombie of whoever adopts orphans here counts as ended.
-        let stat = fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+        assert!(has_ended(*daemon));
     }
     assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn a_new_supervisor_adopts_what_runs() {
+    let dir = here();
+    idle(&dir);
+    assert_eq!(run(&dir, &["up"]).status, 0);
+    let _down = Down(&dir);
+    let first = shown(&dir);
+    let killed = daemons(&first)[1];
+    kill(pid(&first), Signal::SIGKILL).unwrap();
+    // One that dies in between is started again by the next supervisor.
+    kill(killed, Signal::SIGKILL).unwrap();
+    sleep(Duration::from_millis(50));
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 0, "{}{}", up.out, up.err);
+    let second = shown(&dir);
+    assert_ne!(pid(&first), pid(&second));
+    assert_eq!(first["keeper"], second["keeper"]);
+    for (before, after) in daemons(&first).into_iter().zip(daemons(&second)) {
+        assert_eq!(before == after, before != killed, "{before} {after}");
+    }
+    assert_eq!(run(&dir, &["ping", "-c", "1", "10.1.1.1"]).status, 0);
+    // It sees to them as the first did: restarts what dies, also what it has not started itself.
+    assert_eq!(run(&dir, &["restart", "all"]).status, 0);
+    kill(daemons(&shown(&dir))[0], Signal::SIGKILL).unwrap();
+    sleep(Duration::from_millis(300));
+    let third = shown(&dir);
+    assert!(
+        third["daemons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|d| d["state"] == "running"),
+        "{third}"
+    );
+    // Another configuration is not what runs.
+    kill(pid(&third), Signal::SIGKILL).unwrap();
+    let text = fs::read_to_string(dir.path().join("strata.toml")).unwrap();
+    fs::write(
+        dir.path().join("strata.toml"),
+        text.replace("10.1.1.1", "10.1.1.2"),
+    )
+    .unwrap();
+    let other = run(&dir, &["up"]);
+    assert_eq!(other.status, 1);
+    assert!(other.err.contains("another configuration"), "{}", other.err);
+    fs::write(dir.path().join("strata.toml"), text).unwrap();
+    assert_eq!(run(&dir, &["up"]).status, 0);
+    let fourth = shown(&dir);
+    assert_eq!(daemons(&third), daemons(&fourth));
+    assert_eq!(run(&dir, &["down"]).status, 0);
+    for process in daemons(&fourth) {
+        assert!(has_ended(process));
+    }
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn a_keeper_that_dies_is_replaced_and_given_everything() {
+    let dir = here();
+    idle(&dir);
+    assert_eq!(run(&dir, &["up"]).status, 0);
+    let _down = Down(&dir);
+    let first = shown(&dir);
+    let keeper = |status: &serde_json::Value| {
+        status["keeper"]
+            .as_i64()
+            .map(|pid| Pid::from_raw(pid as i32))
+    };
+    kill(keeper(&first).unwrap(), Signal::SIGKILL).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while keeper(&shown(&dir)).is_none_or(|pid| Some(pid) == keeper(&first)) {
+        assert!(std::time::Instant::now() < deadline, "no new keeper");
+        sleep(Duration::from_millis(5));
+    }
+    // The new one can hand over as well.
+    kill(pid(&first), Signal::SIGKILL).unwrap();
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 0, "{}{}", up.out, up.err);
+    assert_eq!(daemons(&first), daemons(&shown(&dir)));
+    assert_eq!(run(&dir, &["ping", "-c", "1", "10.1.1.1"]).status, 0);
+    let last = keeper(&shown(&dir)).unwrap();
+    assert_eq!(run(&dir, &["down"]).status, 0);
+    sleep(Duration::from_millis(50));
+    assert!(has_ended(last), "the keeper is left behind");
 }
 
 #[test]
@@ -271,8 +360,10 @@ struct Down<'a>(&'a TempDir);
 impl Drop for Down<'_> {
     fn drop(&mut self) {
         let down = run(self.0, &["down"]);
+        // Most tests have taken it down themselves.
         if !std::thread::panicking() {
-            assert_eq!(down.status, 0, "{}", down.err);
+            let gone = down.err.contains("not running") || !self.0.path().join("run").exists();
+            assert!(down.status == 0 || gone, "{}", down.err);
         }
         let log = Path::new("run/default/log");
         if let Ok(log) = fs::read_to_string(self.0.path().join(log)) {

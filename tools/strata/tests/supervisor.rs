@@ -425,6 +425,9 @@ fn main() -> ExitCode {
         let result = Boot::from_args(control).and_then(runtime::run::<Idle>);
         return ExitCode::from(u8::from(result.is_err()));
     }
+    if arguments.first().is_some_and(|first| first == "__keeper") {
+        return strata::main();
+    }
     let base = tempfile::tempdir().unwrap();
     if std::env::var_os("STRATA_RUN_DIR").is_none() {
         // The run directory is the process's, so it is set by being started again.

@@ -127,6 +127,20 @@ impl Vitals {
         }
     }
 
+    /// Supervisor: whether the last incarnation is past its start and not about to end.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.map
+            .u32_at(8)
+            .is_some_and(|w| w.load(Ordering::Acquire) == Phase::Running as u32)
+    }
+
+    /// Supervisor: the last incarnation that was started.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.map.u32_at(12).map_or(0, |w| w.load(Ordering::Relaxed))
+    }
+
     /// Daemon: notes what it works on, before it does; kind 0 is nothing.
     pub fn note(&self, kind: u32, id: u64) {
         if let (Some(k), Some(i)) = (self.map.u32_at(NOTE), self.map.u64_at(NOTE + 8)) {

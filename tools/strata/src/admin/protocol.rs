@@ -69,6 +69,8 @@ pub struct Status {
     pub name: String,
     /// The supervisor's process id.
     pub pid: u32,
+    /// The keeper's process id, unless it is being replaced.
+    pub keeper: Option<u32>,
     /// Milliseconds since it was started.
     pub uptime_ms: u64,
     /// Its directory.

@@ -35,13 +35,8 @@ pub(crate) enum Input {
 impl Client {
     /// Accepts a connection, if there is one and it is of this user or root.
     pub(crate) fn accept(listener: &OwnedFd) -> Option<Self> {
-        let socket = accept(listener).ok()?;
-        let peer = getsockopt(&socket, PeerCredentials).ok()?;
-        if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
-            return None;
-        }
         Some(Self {
-            socket,
+            socket: accept_own(listener).ok()?,
             outgoing: VecDeque::new(),
         })
     }
@@ -130,15 +125,24 @@ fn split(rows: Vec<Vec<String>>) -> Vec<Vec<Vec<String>>> {
     parts
 }
 
+/// Accepts a connection of this user or root; others are closed.
+///
+/// # Errors
+/// `EAGAIN` when there is none, `EPERM` when it was somebody else's.
 #[allow(
     unsafe_code,
     reason = "the descriptor that accept4 made is taken into ownership"
 )]
-fn accept(listener: &OwnedFd) -> nix::Result<OwnedFd> {
+pub(crate) fn accept_own(listener: &OwnedFd) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let raw = accept4(listener.as_raw_fd(), flags)?;
     // SAFETY: the kernel made the descriptor just now, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let peer = getsockopt(&socket, PeerCredentials)?;
+    if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
+        return Err(Errno::EPERM);
+    }
+    Ok(socket)
 }
 
 #[cfg(test)]

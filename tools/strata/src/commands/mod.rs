@@ -100,7 +100,10 @@ fn down(cli: &Cli) -> anyhow::Result<()> {
             }
             orphans::end(&orphans);
             rundir.remove();
-            println!("ended {} daemons whose supervisor had died", orphans.len());
+            println!(
+                "ended {} processes whose supervisor had died",
+                orphans.len()
+            );
         }
         Err(error) => return Err(error.into()),
     }

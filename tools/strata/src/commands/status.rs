@@ -116,10 +116,11 @@ pub(super) fn render(status: &Status) -> String {
     ];
     let rows: Vec<_> = status.daemons.iter().map(row).collect();
     let mut text = format!(
-        "constellation {}, up {} (supervisor {}, {})\n\n",
+        "constellation {}, up {} (supervisor {}, keeper {}, {})\n\n",
         status.name,
         table::time(status.uptime_ms),
         status.pid,
+        or_dash(status.keeper.map(|pid| pid.to_string())),
         status.run_dir
     );
     text.push_str(&table::render(&columns, &rows));
@@ -139,7 +140,6 @@ fn row(daemon: &DaemonStatus) -> Vec<String> {
         let found = daemon.counters.iter().find(|(counter, _)| counter == name);
         found.map_or(0, |(_, value)| *value).to_string()
     };
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         daemon.name.clone(),
         or_dash(daemon.pid.map(|pid| pid.to_string())),
@@ -151,4 +151,8 @@ fn row(daemon: &DaemonStatus) -> Vec<String> {
         counter("rt_to_polling"),
         format!("{} of {}", daemon.pool_used, daemon.pool_slots),
     ]
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
 }

@@ -55,6 +55,22 @@ impl Channel {
         Ok(())
     }
 
+    /// The channel of a worker that another supervisor has started.
+    pub(super) fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            channel: FdChannel::new(socket)?,
+            outgoing: VecDeque::new(),
+        })
+    }
+
+    /// Looks at the next message; [`Channel::receive`] takes it.
+    ///
+    /// # Errors
+    /// When the message is none.
+    pub(super) fn peek(&self) -> Result<Received<FromWorker>, ChannelError> {
+        self.channel.peek()
+    }
+
     /// Takes one message. What a dead daemon sent is still there: take until
     /// [`Received::Closed`] before its successor starts.
     ///

@@ -14,14 +14,14 @@ use super::plumbing::Gauges;
 use super::spawn::Child;
 use super::store::Store;
 use crate::admin::{DaemonState, DaemonStatus};
+use crate::keeper::Key;
 use crate::policy::{Decision, RestartPolicy};
 use crate::topology::Service;
-use abi::Nanos;
-use abi::plumbing::FromWorker;
+use abi::{Nanos, ServiceId};
 use core::time::Duration;
-use runtime::channel::{ChannelError, Received};
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 /// Why a living worker is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,17 @@ impl Worker {
             progress: (0, now),
             beat_at: now,
         }
+    }
+
+    /// What the keeper holds of it. A copy that cannot be made is not kept.
+    pub(super) fn keys(&self, id: ServiceId) -> impl Iterator<Item = (Key, Rc<OwnedFd>)> {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok().map(Rc::new);
+        [
+            (Key::Channel(id), copy(self.channel.as_fd())),
+            (Key::Worker(id), copy(self.child.as_fd())),
+        ]
+        .into_iter()
+        .filter_map(|(key, fd)| Some((key, fd?)))
     }
 
     /// It said that it is ready: from now on it must make progress.
@@ -299,7 +310,7 @@ impl Daemon {
 const EXITING: Nanos = 200_000_000;
 
 /// Pause before a full descriptor channel is tried again.
-const RETRY: Nanos = 2_000_000;
+pub(super) const RETRY: Nanos = 2_000_000;
 
 /// Time between heartbeats: four to a hang.
 fn beat(policy: &RestartPolicy) -> Nanos {
@@ -324,27 +335,4 @@ fn cpu_ms(pid: u32) -> u64 {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum::<u64>()
         * 10
-}
-
-/// Gives what `channel` has to `each`, in order, `budget` messages at the most. Whether it is
-/// closed and empty.
-pub(super) fn drain(
-    channel: &Channel,
-    mut each: impl FnMut(FromWorker, Vec<OwnedFd>),
-    mut malformed: impl FnMut(String),
-    budget: usize,
-) -> bool {
-    for _ in 0..budget {
-        match channel.receive() {
-            Ok(Received::Message(message, fds)) => each(message, fds),
-            Ok(Received::Empty) => return false,
-            Ok(Received::Closed) => return true,
-            Err(error @ ChannelError::Malformed(_)) => malformed(error.to_string()),
-            Err(error @ ChannelError::Io(_)) => {
-                malformed(error.to_string());
-                return true;
-            }
-        }
-    }
-    false
 }

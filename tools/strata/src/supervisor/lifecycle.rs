@@ -3,13 +3,16 @@
 use super::channel::{Channel, Message};
 use super::control::{Control, Event, What};
 use super::daemon::{self, Daemon, Planned, State, Worker};
+use super::keeper::Keeper;
 use super::spawn::{self, Child};
 use super::{Mode, Source, Supervisor};
+use crate::keeper::Key;
 use crate::orphans;
 use abi::control::{FromDaemon, ToDaemon};
 use abi::plumbing::{FromWorker, ToWorker};
 use abi::{Nanos, ServiceId};
 use anyhow::Context;
+use runtime::channel::{ChannelError, Received};
 use runtime::clock;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -54,15 +57,24 @@ impl Supervisor {
         let incarnation = daemon.incarnations;
         let name = &daemon.service.name;
         let config = self.topology.daemon_config(&daemon.service, incarnation);
-        let (mut channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
+        let (channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
         let control = Control::open(&self.inbox, id, incarnation, name)
             .with_context(|| format!("cannot make the control channel of {name}"))?;
-        let child = Child::start(&self.options.executable, name, control.server(), &theirs)?;
+        let title = format!("strata: {name}");
+        let arguments = [&title, "__worker", "--control", control.server()];
+        let child = Child::start(&self.options.executable, &arguments, &theirs)?;
         drop(theirs);
         if let Some(cores) = &self.cores {
             let _ = spawn::pin(&child, cores);
         }
         control.send(ToDaemon::Configure(Box::new(config)));
+        let mut worker = Worker::new(child, channel, control, now);
+        // Before it has anything: a worker that the keeper does not know gets no plumbing, should
+        // this process die here, and ends.
+        if let Some(keeper) = &mut self.keeper {
+            keeper.keep(worker.keys(id));
+        }
+        let channel = &mut worker.channel;
         for message in self.plumbing.messages(&self.topology, id) {
             channel.queue(message);
         }
@@ -78,25 +90,34 @@ impl Supervisor {
         // A failure to send is a death, and the child's descriptor tells of that.
         let _ = channel.flush();
         daemon.incarnations = incarnation.wrapping_add(1);
-        let worker = Worker::new(child, channel, control, now);
-        tracing::info!(
-            pid = worker.child.pid().as_raw(),
-            incarnation,
-            "{name} started"
-        );
+        let pid = worker.child.pid().as_raw();
+        tracing::info!(pid, incarnation, "{name} started");
         daemon.state = State::Alive(Box::new(worker));
+        self.watch_worker(id)?;
+        self.note_processes();
+        Ok(())
+    }
+
+    /// Waits for what a worker sends, and for its end.
+    pub(super) fn watch_worker(&self, id: ServiceId) -> anyhow::Result<()> {
         let worker = self.daemons.get(&id).and_then(Daemon::worker);
         let worker = worker.context("no such worker")?;
         self.watch(&worker.child, Source::Child(id))
             .context("epoll")?;
         self.watch(&worker.channel, Source::Channel(id))
             .context("epoll")?;
+        Ok(())
+    }
+
+    /// Writes down which processes there are, for when this one is killed.
+    pub(super) fn note_processes(&self) {
+        let keeper = self.keeper.as_ref().map(Keeper::pid);
         let living = self.daemons.values().filter_map(|daemon| {
             let pid = daemon.worker()?.child.pid();
             Some((daemon.service.name.as_str(), pid))
         });
-        orphans::record(&self.options.rundir, living);
-        Ok(())
+        let all = living.chain(keeper.map(|pid| ("keeper", pid)));
+        orphans::record(&self.options.rundir, all);
     }
 
     /// Begins to stop everything; `why` if it is a failure.
@@ -194,10 +215,7 @@ impl Supervisor {
 
     /// Descriptors that `id` stores, or a closed channel.
     pub(super) fn on_channel(&mut self, id: ServiceId) {
-        let (messages, ended) = self.take_messages(id, BUDGET);
-        for (message, fds) in messages {
-            self.on_message(id, message, fds);
-        }
+        let (_, ended) = self.take_messages(id, BUDGET);
         if ended && let Some(worker) = self.daemons.get_mut(&id).and_then(|d| d.worker_mut()) {
             // It is exiting, or has lost what it cannot live without. Do not look again: the
             // closed channel would stay readable for ever.
@@ -206,31 +224,45 @@ impl Supervisor {
         }
     }
 
-    fn take_messages(
-        &mut self,
-        id: ServiceId,
-        budget: usize,
-    ) -> (Vec<(FromWorker, Vec<OwnedFd>)>, bool) {
-        let Some(daemon) = self.daemons.get_mut(&id) else {
-            return (Vec::new(), false);
-        };
-        let name = &daemon.service.name;
-        let mut messages = Vec::new();
-        let mut malformed = None;
-        let State::Alive(worker) = &mut daemon.state else {
-            return (messages, false);
-        };
-        let ended = daemon::drain(
-            &worker.channel,
-            |message, fds| messages.push((message, fds)),
-            |why| malformed = Some(why),
-            budget,
-        );
-        if let Some(why) = malformed {
-            tracing::warn!("{name}: descriptor channel: {why}");
-            worker.kill(format!("descriptor channel: {why}"));
+    /// Deals with at most `budget` messages of `id`: how many there were, and whether the channel
+    /// is closed and empty.
+    fn take_messages(&mut self, id: ServiceId, budget: usize) -> (usize, bool) {
+        for count in 0..budget {
+            let worker = self.daemons.get(&id).and_then(Daemon::worker);
+            let Some(channel) = worker.map(|worker| &worker.channel) else {
+                return (count, false);
+            };
+            if self.keeper.is_some()
+                && let Ok(Received::Message(message, fds)) = channel.peek()
+            {
+                self.mirror(id, &message, fds);
+            }
+            let worker = self.daemons.get(&id).and_then(Daemon::worker);
+            let Some(received) = worker.map(|worker| worker.channel.receive()) else {
+                return (count, false);
+            };
+            match received {
+                Ok(Received::Message(message, fds)) => self.on_message(id, message, fds),
+                Ok(Received::Empty) => return (count, false),
+                Ok(Received::Closed) => return (count, true),
+                Err(error) => {
+                    self.on_malformed(id, &error);
+                    if matches!(error, ChannelError::Io(_)) {
+                        return (count, true);
+                    }
+                }
+            }
         }
-        (messages, ended)
+        (budget, false)
+    }
+
+    fn on_malformed(&mut self, id: ServiceId, error: &ChannelError) {
+        if let Some(daemon) = self.daemons.get_mut(&id) {
+            tracing::warn!("{}: descriptor channel: {error}", daemon.service.name);
+            if let Some(worker) = daemon.worker_mut() {
+                worker.kill(format!("descriptor channel: {error}"));
+            }
+        }
     }
 
     fn on_message(&mut self, id: ServiceId, message: FromWorker, fds: Vec<OwnedFd>) {
@@ -282,14 +314,13 @@ impl Supervisor {
         };
         // What it stored before it died is still in the channel, and its successor needs it.
         loop {
-            let (messages, ended) = self.take_messages(id, BUDGET);
-            let none = messages.is_empty();
-            for (message, fds) in messages {
-                self.on_message(id, message, fds);
-            }
-            if ended || none {
+            let (count, ended) = self.take_messages(id, BUDGET);
+            if ended || count == 0 {
                 break;
             }
+        }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.forget(vec![Key::Channel(id), Key::Worker(id)]);
         }
         let policy = self.options.config.restart;
         let now = clock::now();

@@ -5,6 +5,7 @@
 //!   plumbing   memory, bells, devices, listeners: made once      store     daemons' descriptors
 //!   spawn      a daemon's process        control   typed messages, two threads a daemon
 //!   channel    descriptors               daemon    what is known of a daemon
+//!   keeper     copies of everything      adopt     what a dead supervisor left
 //!   lifecycle  start, death, drain       requests  the admin socket
 //! ```
 //!
@@ -12,10 +13,12 @@
 //! a queue, and what it does not do in time gets it killed. A daemon's failure is never the
 //! supervisor's, and the supervisor is on no packet's path.
 
+mod adopt;
 mod channel;
 mod control;
 mod daemon;
 mod device;
+mod keeper;
 mod lifecycle;
 mod plumbing;
 mod requests;
@@ -24,18 +27,24 @@ mod setup;
 mod spawn;
 mod store;
 
+pub(crate) use plumbing::listener;
+pub(crate) use roles::run_keeper;
 pub use roles::run_worker;
+pub(crate) use setup::raise_descriptor_limit;
 pub use spawn::this_executable;
 
 use crate::admin::Status;
 use crate::admin::server::Client;
 use crate::config::Config;
+use crate::orphans;
 use crate::rundir::RunDir;
 use crate::topology::Topology;
 use abi::{Nanos, ServiceId};
+use adopt::Found;
 use anyhow::Context;
 use control::Inbox;
 use daemon::Daemon;
+use keeper::Keeper;
 use nix::errno::Errno;
 use nix::sched::CpuSet;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -46,6 +55,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::rc::Rc;
 use store::Regions;
 
 /// What to supervise, and how.
@@ -71,6 +81,7 @@ enum Source {
     Client(u32),
     Child(ServiceId),
     Channel(ServiceId),
+    Keeper,
 }
 
 impl Source {
@@ -82,6 +93,7 @@ impl Source {
             Self::Client(number) => (3, number),
             Self::Child(id) => (4, id.0.into()),
             Self::Channel(id) => (5, id.0.into()),
+            Self::Keeper => (6, 0),
         };
         (kind << 32) | u64::from(number)
     }
@@ -96,6 +108,7 @@ impl Source {
             3 => Self::Client(number),
             4 => Self::Child(service()?),
             5 => Self::Channel(service()?),
+            6 => Self::Keeper,
             _ => return None,
         })
     }
@@ -117,6 +130,13 @@ struct Supervisor {
     options: Options,
     topology: Topology,
     plumbing: Plumbing,
+    /// The plan, for the keeper.
+    plan: Rc<OwnedFd>,
+    keeper: Option<Keeper>,
+    /// When to start one.
+    keeper_due: Option<Nanos>,
+    /// Its deaths in a row.
+    keeper_streak: u32,
     daemons: BTreeMap<ServiceId, Daemon>,
     regions: Regions,
     /// Descriptors that all daemons together may store.
@@ -146,35 +166,33 @@ pub fn run(options: Options, on_ready: OnReady<'_>) -> anyhow::Result<()> {
         started = true;
         supervisor.serve(on_ready)
     });
-    // What the daemons said before they failed is in the log.
-    setup::clean(&rundir, started && result.is_err());
+    // What runs and could not be adopted is left as it is.
+    if started || orphans::find(&rundir).is_empty() {
+        // What the daemons said before they failed is in the log.
+        setup::clean(&rundir, started && result.is_err());
+    }
     result
 }
 
 impl Supervisor {
     fn new(options: Options) -> anyhow::Result<Self> {
-        let room = setup::raise_descriptor_limit();
+        let room = raise_descriptor_limit();
         let cores = spawn::placement(options.config.pin)?;
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).context("no random numbers")?;
-        let name = options.rundir.name();
-        let topology = Topology::plan(name, &options.config, secret, &setup::host_identity());
-        let plumbing = Plumbing::create(&topology, &options.config, &options.rundir)?;
-        let mut daemons = BTreeMap::new();
-        for service in &topology.services {
-            let gauges = plumbing.gauges(&topology, service.id)?;
-            daemons.insert(service.id, Daemon::new(service.clone(), gauges));
-        }
+        let found = Found::look(&options)?;
         let signals = setup::signals().context("cannot catch signals")?;
-        let listener = plumbing::listener(&options.rundir.admin_socket(), 0o600)?;
+        let listener = listener(&options.rundir.admin_socket(), 0o600)?;
         let inbox = Inbox::new().context("cannot make an eventfd")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("epoll")?;
-        let this = Self {
+        let mut this = Self {
+            topology: found.topology,
+            plumbing: found.plumbing,
+            plan: found.plan,
+            keeper: found.keeper,
+            keeper_due: None,
+            keeper_streak: 0,
+            daemons: BTreeMap::new(),
+            regions: Regions::adopt(found.regions),
             options,
-            topology,
-            plumbing,
-            daemons,
-            regions: Regions::default(),
             room,
             cores,
             inbox,
@@ -191,6 +209,20 @@ impl Supervisor {
         this.watch(&this.signals, Source::Signal)?;
         this.watch(&this.inbox, Source::Inbox)?;
         this.watch(&this.listener, Source::Listener)?;
+        let mut found = found.services;
+        for service in this.topology.services.clone() {
+            let gauges = this.plumbing.gauges(&this.topology, service.id)?;
+            let left = found.remove(&service.id);
+            let daemon = Daemon::new(service.clone(), gauges);
+            this.daemons.insert(service.id, daemon);
+            if let Some(left) = left {
+                this.adopt(service.id, left);
+            }
+        }
+        match &this.keeper {
+            Some(keeper) => this.watch(keeper, Source::Keeper)?,
+            None => this.start_keeper(),
+        }
         Ok(this)
     }
 
@@ -201,7 +233,13 @@ impl Supervisor {
 
     /// The loop. Ends when everything is down.
     fn serve(&mut self, on_ready: OnReady<'_>) -> anyhow::Result<()> {
-        let ids: Vec<_> = self.topology.services.iter().map(|s| s.id).collect();
+        let down = |d: &&Daemon| matches!(d.state, daemon::State::Down);
+        let ids: Vec<_> = self
+            .daemons
+            .values()
+            .filter(down)
+            .map(|d| d.service.id)
+            .collect();
         for id in ids {
             self.start(id);
         }
@@ -225,6 +263,9 @@ impl Supervisor {
                 let why = why.clone();
                 self.answer_pending(now);
                 self.say_goodbye();
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.end();
+                }
                 return why.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)));
             }
             let deadline = self.deadline(now);
@@ -250,6 +291,7 @@ impl Supervisor {
             Source::Client(number) => self.on_client(number, events),
             Source::Child(id) => self.on_child(id),
             Source::Channel(id) => self.on_channel(id),
+            Source::Keeper => self.on_keeper(events),
         }
     }
 
@@ -267,6 +309,7 @@ impl Supervisor {
             for id in due {
                 self.start(id);
             }
+            self.tick_keeper(now);
         }
     }
 
@@ -277,7 +320,13 @@ impl Supervisor {
             .values()
             .filter_map(|d| d.deadline(policy, now));
         let pending = self.pending.iter().map(Pending::deadline);
-        daemons.chain(pending).min()
+        let behind = self.keeper.as_ref().is_some_and(Keeper::is_behind);
+        let keeper = behind.then(|| now.saturating_add(daemon::RETRY));
+        daemons
+            .chain(pending)
+            .chain(keeper)
+            .chain(self.keeper_due)
+            .min()
     }
 
     /// How everything is.
@@ -286,6 +335,10 @@ impl Supervisor {
         Status {
             name: self.topology.stack.name.clone(),
             pid: std::process::id(),
+            keeper: self
+                .keeper
+                .as_ref()
+                .and_then(|k| u32::try_from(k.pid().as_raw()).ok()),
             uptime_ms: now.saturating_sub(self.started) / 1_000_000,
             run_dir: self.options.rundir.path().display().to_string(),
             daemons: order

@@ -3,6 +3,7 @@
 
 use super::channel::Message;
 use crate::config::Config;
+use crate::keeper::Key;
 use crate::rundir::RunDir;
 use crate::topology::{Service, Topology};
 use abi::config::Role;
@@ -75,6 +76,77 @@ impl Plumbing {
             let fd = shm::link::create(&format!("strata-link-{}", link.link.0))
                 .context("cannot make a link's memory")?;
             links.insert(link.link, Rc::new(fd));
+        }
+        Ok(Self {
+            fittings,
+            pools,
+            links,
+        })
+    }
+
+    /// Everything, with the keeper's names.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (Key, Rc<OwnedFd>)> + '_ {
+        let fitted = self.fittings.iter().flat_map(|(id, f)| {
+            let [memory, event] = &f.bell;
+            [
+                (Key::Vitals(*id), Some(&f.vitals)),
+                (Key::BellMemory(*id), Some(memory)),
+                (Key::BellEvent(*id), Some(event)),
+                (Key::State(*id), f.state.as_ref().map(|(fd, _)| fd)),
+                (Key::Device(*id), f.device.as_ref()),
+                (Key::Listener(*id), f.listener.as_ref()),
+            ]
+        });
+        let pools = self.pools.iter().map(|(id, fd)| (Key::Pool(*id), Some(fd)));
+        let links = self.links.iter().map(|(id, fd)| (Key::Link(*id), Some(fd)));
+        fitted
+            .chain(pools)
+            .chain(links)
+            .filter_map(|(key, fd)| Some((key, Rc::clone(fd?))))
+    }
+
+    /// The plumbing of a constellation that runs, from what its keeper held.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn adopt(
+        topology: &Topology,
+        held: &mut BTreeMap<Key, Rc<OwnedFd>>,
+    ) -> anyhow::Result<Self> {
+        let mut take = |key| {
+            held.remove(&key)
+                .with_context(|| format!("the keeper does not have {key:?}"))
+        };
+        let mut fittings = BTreeMap::new();
+        for service in &topology.services {
+            let id = service.id;
+            let size = super::roles::state_size(service.role, &topology.stack);
+            let has_state = size > 0;
+            let fitted = Fittings {
+                vitals: take(Key::Vitals(id))?,
+                bell: [take(Key::BellMemory(id))?, take(Key::BellEvent(id))?],
+                state: has_state
+                    .then(|| take(Key::State(id)))
+                    .transpose()?
+                    .map(|fd| (fd, size)),
+                device: service
+                    .is_netdevd()
+                    .then(|| take(Key::Device(id)))
+                    .transpose()?,
+                listener: service
+                    .is_transport()
+                    .then(|| take(Key::Listener(id)))
+                    .transpose()?,
+            };
+            fittings.insert(id, fitted);
+        }
+        let mut pools = BTreeMap::new();
+        for plan in &topology.pools {
+            pools.insert(plan.id, take(Key::Pool(plan.id))?);
+        }
+        let mut links = BTreeMap::new();
+        for link in &topology.stack.links {
+            links.insert(link.link, take(Key::Link(link.link))?);
         }
         Ok(Self {
             fittings,
@@ -215,7 +287,7 @@ impl Fittings {
 
 /// A listening `SOCK_SEQPACKET` socket at `path` with the permissions `mode`. What was there
 /// before is left over: the caller holds the constellation's lock.
-pub(super) fn listener(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
+pub(crate) fn listener(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
     let failed = || format!("cannot listen at {}", path.display());
     let socket = socket(
         AddressFamily::Unix,

@@ -1,9 +1,11 @@
 //! Which crate does the work of which role: the one place that names them all.
 
+use crate::rundir::RunDir;
 use abi::config::{Role, StackConfig};
 use anyhow::Context;
 use runtime::{Boot, Service};
 use std::ffi::CString;
+use std::path::Path;
 
 /// Bytes of committed state that a daemon of this role needs.
 pub(super) fn state_size(role: Role, stack: &StackConfig) -> usize {
@@ -34,4 +36,15 @@ pub fn run_worker(control: &str) -> anyhow::Result<()> {
         Role::Udpd => udpd::main(boot),
     }
     .with_context(|| role.name())
+}
+
+/// A keeper's whole life: called in a process that a supervisor started, for the constellation
+/// `name` whose directory is under `base`.
+///
+/// # Errors
+/// What ended it.
+pub(crate) fn run_keeper(base: &Path, name: &str) -> anyhow::Result<()> {
+    let channel = runtime::inherited_channel()?;
+    let _ = nix::sys::prctl::set_name(c"keeper");
+    crate::keeper::main(RunDir::under(base.to_path_buf(), name)?, channel)
 }

@@ -1,6 +1,5 @@
 //! What the supervisor does before and after everything else: its lock, its limits, its signals.
 
-use crate::orphans;
 use crate::rundir::RunDir;
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -29,21 +28,8 @@ pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
         .with_context(|| format!("cannot open {}", path.display()))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
-            let orphans = orphans::find(rundir);
-            if !orphans.is_empty() {
-                let name = rundir.name();
-                bail!(
-                    "the supervisor of `{name}` died, and its {} daemons run on: connections \
-                     live; `strata down --name {name}` ends them",
-                    orphans.len()
-                );
-            }
             let _ = lock.set_len(0);
             let _ = writeln!(lock, "{}", std::process::id());
-            // The log is this constellation's from here on; it is appended to.
-            if let Ok(log) = File::options().write(true).open(rundir.log_file()) {
-                let _ = log.set_len(0);
-            }
             Ok(lock)
         }
         Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -60,6 +46,13 @@ pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
     }
 }
 
+/// The log is a new constellation's from here on; it is appended to.
+pub(super) fn begin_log(rundir: &RunDir) {
+    if let Ok(log) = File::options().write(true).open(rundir.log_file()) {
+        let _ = log.set_len(0);
+    }
+}
+
 /// Takes the directory away; the log stays if there may be something of interest in it.
 pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
     if !keep_log {
@@ -68,6 +61,7 @@ pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
     }
     for file in [
         rundir.admin_socket(),
+        rundir.keeper_socket(),
         rundir.listener("tcpd"),
         rundir.listener("udpd"),
         rundir.daemons_file(),
@@ -82,7 +76,7 @@ const OWN_DESCRIPTORS: usize = 1000;
 
 /// Every stored descriptor counts against the process's limit, so it is raised as far as it
 /// goes (20,000 on some machines). Answers how many can be stored.
-pub(super) fn raise_descriptor_limit() -> usize {
+pub(crate) fn raise_descriptor_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
     };

@@ -4,17 +4,22 @@
 //! Daemons are put into a process group of their own, so that an interrupt typed at a supervisor
 //! in the foreground is the supervisor's alone, and they are not told to die with it: a
 //! supervisor that dies takes nothing down.
-#![allow(unsafe_code, reason = "pidfd_open has no wrapper in nix")]
+#![allow(
+    unsafe_code,
+    reason = "pidfd_open and pidfd_send_signal have no wrapper in nix"
+)]
 
 use crate::config::Pin;
 use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +38,8 @@ pub fn this_executable() -> PathBuf {
 pub(super) struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+    /// A child of this process; its number cannot be another's before we reap it.
+    ours: bool,
 }
 
 /// How a child ended.
@@ -42,6 +49,8 @@ pub(super) enum Ended {
     Status(i32),
     /// By a signal.
     Signal(Signal),
+    /// As a child of somebody else.
+    Unseen,
 }
 
 impl core::fmt::Display for Ended {
@@ -49,21 +58,24 @@ impl core::fmt::Display for Ended {
         match self {
             Self::Status(status) => write!(f, "exit status {status}"),
             Self::Signal(signal) => write!(f, "{signal}"),
+            Self::Unseen => f.write_str("it ended"),
         }
     }
 }
 
 impl Child {
-    /// Starts `executable` as a daemon called `name` whose control server is `control`.
+    /// Starts `executable` with these arguments, the first of which is its name, and `channel` as
+    /// descriptor 3.
     pub(super) fn start(
         executable: &Path,
-        name: &str,
-        control: &str,
+        arguments: &[&str],
         channel: &OwnedFd,
     ) -> anyhow::Result<Self> {
-        let arguments = [&format!("strata: {name}"), "__worker", "--control", control]
-            .map(|argument| CString::new(argument.as_bytes()));
-        let arguments: Vec<CString> = arguments.into_iter().collect::<Result<_, _>>()?;
+        let name = arguments.first().copied().unwrap_or_default();
+        let arguments: Vec<CString> = arguments
+            .iter()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect::<Result<_, _>>()?;
         let environment: Vec<CString> = std::env::vars_os()
             .filter_map(|(key, value)| {
                 CString::new([key.as_bytes(), b"=", value.as_bytes()].concat()).ok()
@@ -79,10 +91,49 @@ impl Child {
         attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP)?;
         attributes.set_pgroup(Pid::from_raw(0))?;
         let pid = posix_spawn(executable, &files, &attributes, &arguments, &environment)
-            .with_context(|| format!("cannot start {} as {name}", executable.display()))?;
+            .with_context(|| format!("cannot start {} as `{name}`", executable.display()))?;
         // The child cannot be reaped by anybody else, so its number is its own until we do.
         let pidfd = pidfd_open(pid).context("pidfd_open")?;
-        Ok(Self { pid, pidfd })
+        Ok(Self {
+            pid,
+            pidfd,
+            ours: true,
+        })
+    }
+
+    /// A process that another supervisor has started.
+    ///
+    /// # Errors
+    /// When it is no process's descriptor, or the process is gone.
+    pub(super) fn adopt(pidfd: OwnedFd) -> anyhow::Result<Self> {
+        // The number behind the descriptor (proc_pid_fdinfo(5)); -1 once it is reaped.
+        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let text = fs::read_to_string(path)?;
+        let pid = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+            .filter(|pid| *pid > 1)
+            .context("it has ended")?;
+        let pid = Pid::from_raw(pid);
+        Ok(Self {
+            pid,
+            pidfd,
+            ours: false,
+        })
+    }
+
+    /// The process that listened where `socket` has connected to.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(super) fn of_peer(socket: &impl AsFd) -> anyhow::Result<Self> {
+        let pid = Pid::from_raw(getsockopt(&socket.as_fd(), PeerCredentials)?.pid());
+        let pidfd = pidfd_open(pid).context("pidfd_open")?;
+        Ok(Self {
+            pid,
+            pidfd,
+            ours: false,
+        })
     }
 
     /// Its process id.
@@ -92,11 +143,17 @@ impl Child {
 
     /// Kills it; what is dead stays dead.
     pub(super) fn kill(&self) {
-        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = pidfd_kill(&self.pidfd);
     }
 
     /// How it ended, if it has; it is reaped then, and must not be asked again.
     pub(super) fn reap(&self) -> Option<Ended> {
+        if !self.ours {
+            // Whoever is its parent now hears how; the descriptor only tells that.
+            let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            let count = poll(&mut ended, PollTimeout::ZERO).unwrap_or(0);
+            return (count > 0).then_some(Ended::Unseen);
+        }
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
             Ok(WaitStatus::Exited(_, status)) => Some(Ended::Status(status)),
@@ -110,6 +167,21 @@ impl AsFd for Child {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+fn pidfd_kill(pidfd: &OwnedFd) -> nix::Result<()> {
+    let none = core::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open; without a siginfo the call reads no memory of ours.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            0,
+        )
+    };
+    nix::errno::Errno::result(result).map(drop)
 }
 
 fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {

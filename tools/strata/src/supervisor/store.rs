@@ -40,6 +40,16 @@ impl Store {
         Ok(())
     }
 
+    /// What a predecessor of this supervisor kept.
+    pub(super) fn adopt(kept: BTreeMap<StoreKey, Rc<OwnedFd>>) -> Self {
+        Self { kept }
+    }
+
+    /// Everything.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (StoreKey, Rc<OwnedFd>)> + '_ {
+        self.kept.iter().map(|(key, fd)| (*key, Rc::clone(fd)))
+    }
+
     /// Closes what is kept under `keys`.
     pub(super) fn forget(&mut self, keys: &[StoreKey]) {
         for key in keys {
@@ -88,6 +98,11 @@ impl Regions {
         let fd = Rc::new(fd);
         self.shared.insert(id, Rc::clone(&fd));
         Ok(fd)
+    }
+
+    /// Those that a predecessor of this supervisor knew.
+    pub(super) fn adopt(shared: BTreeMap<RegionId, Rc<OwnedFd>>) -> Self {
+        Self { shared }
     }
 
     /// Takes it back; whether it was there and `by`'s.
