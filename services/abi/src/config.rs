@@ -202,6 +202,19 @@ pub enum EcnMode {
     Passive,
 }
 
+/// Path MTU discovery without the help of ICMP (RFC 4821), as Linux's `tcp_mtu_probing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtuProbing {
+    /// ICMP alone.
+    Off,
+    /// When full segments time out again and again and no ICMP says why.
+    #[default]
+    Blackhole,
+    /// Each connection begins with a size that nearly all paths take.
+    Always,
+}
+
 /// TCP's parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -214,6 +227,8 @@ pub struct TcpConfig {
     pub time_wait_ms: u32,
     /// Explicit congestion notification.
     pub ecn: EcnMode,
+    /// The search for the path MTU without ICMP.
+    pub mtu_probing: MtuProbing,
 }
 
 impl Default for TcpConfig {
@@ -223,6 +238,7 @@ impl Default for TcpConfig {
             congestion: "newreno".to_owned(),
             time_wait_ms: 60_000,
             ecn: EcnMode::default(),
+            mtu_probing: MtuProbing::default(),
         }
     }
 }

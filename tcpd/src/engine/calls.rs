@@ -202,6 +202,7 @@ impl Engine {
             tcb.negotiated = Default::default();
             tcb.negotiated
                 .offer(ctx.config, local.family, mtu, o.max_segment, o.rcv_capacity);
+            tcb.start_path_mtu(ctx.config.mtu_probing, now);
             tcb.negotiated.ts_offset = ts_offset;
             tcb.ecn = super::ecn::Ecn::open(ctx.config.ecn);
             tcb.progress_at = now;

@@ -59,6 +59,8 @@ pub struct Config {
     pub sack: bool,
     /// Explicit congestion notification (RFC 3168): never, when the peer offers it, or offered.
     pub ecn: abi::config::EcnMode,
+    /// Search for the path MTU without the help of ICMP (RFC 4821).
+    pub mtu_probing: abi::config::MtuProbing,
 }
 
 impl Default for Config {
@@ -88,6 +90,7 @@ impl Default for Config {
             window_scaling: true,
             sack: true,
             ecn: abi::config::EcnMode::Passive,
+            mtu_probing: abi::config::MtuProbing::Blackhole,
         }
     }
 }

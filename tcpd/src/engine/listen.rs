@@ -117,6 +117,7 @@ impl Engine {
         );
         n.ts_offset = isn::timestamp_offset(&self.config.secret, flow);
         n.agree(&meta.repr.options, now);
+        tcb.start_path_mtu(self.config.mtu_probing, now);
         tcb.ecn.take_syn(self.config.ecn, flags, meta.ce);
         tcb.rtt.start(now, DATA_OFFSET);
         let timeout = tcb.rtt.timeout(&self.config);

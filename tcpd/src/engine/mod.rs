@@ -65,6 +65,7 @@ mod isn;
 mod listen;
 pub mod options;
 mod output;
+pub mod pmtu;
 mod ports;
 pub mod reassembly;
 pub mod recovery;

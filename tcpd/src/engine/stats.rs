@@ -47,6 +47,12 @@ pub struct Stats {
     pub peer_faults: u64,
     /// ICMP errors that did not fit anything in flight.
     pub icmp_ignored: u64,
+    /// Times that full segments timed out so often that their size was suspected (RFC 4821 7.7).
+    pub black_holes: u64,
+    /// Path MTU probes that arrived (RFC 4821 7.6).
+    pub probes_arrived: u64,
+    /// Path MTU probes that were lost.
+    pub probes_lost: u64,
     /// Records refused by a restore.
     pub records_refused: u64,
 }

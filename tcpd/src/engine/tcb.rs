@@ -20,6 +20,7 @@
 use super::congestion::Congestion;
 use super::ecn::Ecn;
 use super::options::Negotiated;
+use super::pmtu::PathMtu;
 use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
@@ -33,7 +34,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 2;
+pub const TCB_LAYOUT: u32 = 3;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -103,7 +104,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 1,824 bytes.
+/// One socket's record. 1,872 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -207,6 +208,8 @@ pub struct Tcb {
     pub counters: Counters,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// What size of packets the path takes.
+    pub pmtu: PathMtu,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 3072);
@@ -374,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 1824);
+        assert_eq!(size_of::<Tcb>(), 1872);
         assert_eq!(size_of::<Recovery>(), 96);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

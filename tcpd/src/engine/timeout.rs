@@ -117,8 +117,9 @@ impl Conn {
             return;
         }
         ctx.stats.timeouts += 1;
+        self.tcb.recovery.retries = self.tcb.recovery.retries.saturating_add(1);
+        self.suspect_black_hole(ctx);
         let tcb = &mut self.tcb;
-        tcb.recovery.retries = tcb.recovery.retries.saturating_add(1);
         tcb.enter_loss(ctx.now);
         tcb.ecn.note_reduction(tcb.snd_nxt);
         tcb.rtt.back_off();

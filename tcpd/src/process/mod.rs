@@ -22,7 +22,7 @@ mod sending;
 mod socket;
 mod transmit;
 
-use crate::engine::{Actions, ConnId, Engine, Notice};
+use crate::engine::{Actions, ConnId, Engine, Notice, Route};
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
 use abi::{DevIndex, Nanos, RegionId};
@@ -241,9 +241,17 @@ impl Service for Tcpd {
         self.sessions.on_fd();
     }
 
-    fn reconfigure(&mut self, config: &DaemonConfig, _cx: &mut Context<'_>) {
+    fn reconfigure(&mut self, config: &DaemonConfig, cx: &mut Context<'_>) {
         self.fib = Fib::new(&config.stack);
         self.mtus = mtus(&config.stack);
+        let fib = &self.fib;
+        self.engine.routes_changed(cx.now, |_, remote| {
+            let hop = fib.lookup(remote.ip()?)?;
+            Some(Route {
+                source: hop.source,
+                mtu: hop.mtu,
+            })
+        });
     }
 
     fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {

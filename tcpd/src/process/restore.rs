@@ -25,6 +25,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
         time_wait: Nanos::from(tcp.time_wait_ms) * 1_000_000,
         congestion,
         ecn: tcp.ecn,
+        mtu_probing: tcp.mtu_probing,
         ..Config::default()
     })
 }

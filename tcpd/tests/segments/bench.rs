@@ -151,7 +151,7 @@ pub(crate) struct Bench {
     actions: Actions,
 }
 
-/// Without options but the MSS, so that sizes are round.
+/// Without options but the MSS, so that sizes are round, and with those sizes for good.
 pub(crate) fn plain() -> Config {
     Config {
         capacity: 64,
@@ -160,6 +160,7 @@ pub(crate) fn plain() -> Config {
         window_scaling: false,
         sack: false,
         max_gso: 0,
+        mtu_probing: abi::config::MtuProbing::Off,
         ..Config::default()
     }
 }

@@ -20,6 +20,7 @@ mod handshake;
 mod icmp;
 mod listen;
 mod loss;
+mod pmtu;
 mod receive;
 mod reset;
 mod resources;

@@ -189,6 +189,7 @@ pub(super) fn again(conn: &mut Conn, start: Offset, end: Offset, mss: u32, ctx: 
     counters.bytes_retrans += end - start;
     ctx.stats.retrans += u64::from(segments);
     conn.tcb.last_sent_at = ctx.now;
+    conn.tcb.spoil_probe(start);
     range(conn, start, end, mss, false, ctx);
 }
 

@@ -4,6 +4,7 @@ use super::build;
 use super::{arm_retransmit, has_work};
 use crate::engine::config::Config;
 use crate::engine::conn::{Conn, Ctx};
+use crate::engine::pmtu::Probe;
 use crate::engine::recovery::Phase;
 use crate::engine::seq::clamp;
 use crate::engine::sockopt;
@@ -162,6 +163,7 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
         return false;
     }
     restart_after_idle(conn, ctx);
+    conn.tcb.refresh_path_mtu(ctx.now);
     let mss = segment_size(conn);
     let mut unit = unit_size(ctx.config, mss);
     if conn.tcb.snd_up > conn.tcb.snd_nxt {
@@ -180,6 +182,18 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
             return true;
         }
         let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
+        match tcb.next_probe(mss) {
+            Probe::None => {}
+            Probe::Send(len) => {
+                send_probe(conn, ctx, len, mss);
+                *budget -= 1;
+                continue;
+            }
+            Probe::Wait => {
+                held = Some(Held::Congestion);
+                break;
+            }
+        }
         let len = if avail == 0 {
             // The FIN takes a number of the window too.
             if window == 0 {
@@ -231,6 +245,13 @@ fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) 
     } else if tcb.deadlines.is_armed(Timer::TailProbe) || tcb.recovery.probe_end == 0 {
         super::arm_tail_probe(tcb, ctx);
     }
+}
+
+/// RFC 4821 7: one segment of new data that is larger than the path is known to take.
+fn send_probe(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32) {
+    let start = conn.tcb.snd_nxt;
+    send_unit(conn, ctx, len, len, false);
+    conn.tcb.note_probe(start, start + u64::from(len), mss, ctx);
 }
 
 /// RFC 5681 4.1.

@@ -6,6 +6,7 @@ use crate::engine::conn::{Conn, Ctx};
 use crate::engine::ecn::Before;
 use crate::engine::options;
 use crate::engine::output;
+use crate::engine::pmtu::Watch;
 use crate::engine::recovery::Acked;
 use crate::engine::seq::{Offset, extend};
 use crate::engine::state::State;
@@ -46,10 +47,12 @@ impl Conn {
                 segment.len() == 0 && !window_changed
             };
         let before = Before::of(&self.tcb);
+        let watch = Watch::begin(&self.tcb);
         if flight > 0 {
             let again = self.tcb.recover(ctx.now, &acked);
             self.rt.rexmit_now |= again;
         }
+        watch.end(self, ctx);
         self.on_echo(segment, before, acked.delivered, acked.prior_pipe, ctx);
         if acked.cumulative > 0 {
             self.rearm_after_progress(ctx);

@@ -4,7 +4,7 @@
 //! can point at it.
 
 use super::units::{HumanDuration, HumanRate, Probability};
-use abi::config::{DeviceKind, EcnMode, Offload};
+use abi::config::{DeviceKind, EcnMode, MtuProbing, Offload};
 use core::net::IpAddr;
 use serde::Deserialize;
 use toml::Spanned;
@@ -164,6 +164,8 @@ pub struct Tcp {
     pub time_wait: Option<Spanned<HumanDuration>>,
     /// Explicit congestion notification: `off`, `on` or `passive`.
     pub ecn: Option<EcnMode>,
+    /// Path MTU discovery without ICMP: `off`, `blackhole` or `always`.
+    pub mtu_probing: Option<MtuProbing>,
 }
 
 /// `[udp]`.

@@ -164,6 +164,7 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         congestion,
         time_wait_ms: u32::try_from(time_wait.as_millis()).unwrap_or(default.time_wait_ms),
         ecn: written.ecn.unwrap_or(default.ecn),
+        mtu_probing: written.mtu_probing.unwrap_or(default.mtu_probing),
     }
 }
 

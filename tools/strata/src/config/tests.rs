@@ -1,7 +1,7 @@
 //! Every way to be wrong, with the message a person reads.
 
 use super::*;
-use abi::config::EcnMode;
+use abi::config::{EcnMode, MtuProbing};
 use std::fmt::Write as _;
 
 fn errors(text: &str) -> String {
@@ -187,7 +187,7 @@ fn words_become_values() {
     let config = parsed(&format!(
         "{TAP}host-address = \"10.77.0.1/24\"\nmac = \"02:00:00:00:00:07\"\noffload = \"checksum\"\n\
          impairment = {{ seed = 7, loss = \"1%\", delay = \"10ms\", rate = \"100mbit\" }}\n\
-         [cpu]\npin = 1\n[tcp]\ntime-wait = \"1s\"\necn = \"on\"\n[access]\nmode = \"666\"\n"
+         [cpu]\npin = 1\n[tcp]\ntime-wait = \"1s\"\necn = \"on\"\nmtu-probing = \"always\"\n[access]\nmode = \"666\"\n"
     ));
     let [device] = config.devices.as_slice() else {
         panic!("{config:?}")
@@ -201,5 +201,6 @@ fn words_become_values() {
     assert_eq!(config.pin, Pin::Core(1));
     assert_eq!(config.tcp.time_wait_ms, 1000);
     assert_eq!(config.tcp.ecn, EcnMode::On);
+    assert_eq!(config.tcp.mtu_probing, MtuProbing::Always);
     assert_eq!(config.access_mode, 0o666);
 }
