@@ -31,6 +31,7 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("closed_while_tcpd_was_dead", closed_meanwhile);
     trials.add("udp_socket_survives_udpd", udp_socket);
     trials.add("supervisor_and_layers_killed_at_once", supervisor);
+    trials.add("upgrade_every_layer_in_mid_transfer", upgrade);
     trials.add("sockets_made_without_a_supervisor_survive", unsupervised);
 }
 
@@ -200,6 +201,46 @@ fn supervisor() -> Result<()> {
         .with_context(|| lab.log())?;
     println!("everything but the keeper killed: longest silence {silence:?}");
     both_ways(idle_ours, idle_theirs, 1 << 20, Writes::MIXED).context("the idle connection")?;
+    Ok(())
+}
+
+/// Every layer is replaced by another file while data moves; one that is no build of strata is
+/// taken back; a later supervisor starts what was upgraded to.
+fn upgrade() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    let copy = lab.path().join("another-build");
+    std::fs::copy(std::env::current_exe()?, &copy)?;
+    let runs = |layer: &str| -> Result<std::path::PathBuf> {
+        let pid = lab.layer(layer)?.pid.context("no process")?;
+        Ok(std::fs::read_link(format!("/proc/{pid}/exe"))?)
+    };
+    let layers = ["netdevd", "ipd", "tcpd", "udpd"];
+    let to = |layer: &str, executable: &std::path::Path| Request::Upgrade {
+        layer: layer.to_owned(),
+        executable: executable.to_path_buf(),
+    };
+    for layer in layers {
+        lab.ask(&to(layer, &copy))?;
+        ensure!(runs(layer)? == copy, "{layer} runs {:?}", runs(layer)?);
+    }
+    let refused = lab.ask(&to("tcpd", "/bin/false".as_ref()));
+    let text = format!("{:#}", refused.err().context("/bin/false was taken")?);
+    ensure!(text.contains("the build before runs again"), "{text}");
+    ensure!(runs("tcpd")? == copy);
+    lab.kill_supervisor()?;
+    lab.adopt()?;
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    ensure!(runs("tcpd")? == copy);
+    ensure!(!transfer.is_finished(), "the transfer was over too soon");
+    let silence = transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
+    println!("every layer upgraded: longest silence {silence:?}");
     Ok(())
 }
 

@@ -42,6 +42,7 @@ pub struct Ipd {
 
 impl Service for Ipd {
     const COUNTERS: &'static [&'static str] = counters::NAMES;
+    const STATE_KIND: u64 = state::LAYOUT.kind;
 
     fn state_size(_: &StackConfig) -> usize {
         state::LAYOUT.size()

@@ -17,6 +17,10 @@ pub trait Service: Sized {
     /// Names of the service's counters, in order; [`Context::count`] takes the index.
     const COUNTERS: &'static [&'static str];
 
+    /// Names kind and version of the records in the state memfd; 0: none. A build with another
+    /// one cannot take the state over.
+    const STATE_KIND: u64 = 0;
+
     /// Bytes of the state memfd for this configuration (0: none). The supervisor calls it when
     /// it makes the plumbing.
     #[must_use]

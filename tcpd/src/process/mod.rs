@@ -178,6 +178,7 @@ impl Tcpd {
 
 impl Service for Tcpd {
     const COUNTERS: &'static [&'static str] = counters::NAMES;
+    const STATE_KIND: u64 = records::KIND;
 
     fn state_size(stack: &StackConfig) -> usize {
         records::state_size(stack)

@@ -26,11 +26,15 @@ pub(super) struct Record {
 const LEN: u32 = size_of::<Record>() as u32;
 const _: () = assert!(size_of::<Record>() <= 3080);
 
+/// Kind and version of the records.
+pub(super) const KIND: u64 =
+    u64::from_le_bytes(*b"TCB\0\0\0\0\0") | (TCB_LAYOUT as u64) << 32 | (LEN as u64) << 48;
+
 fn layout(stack: &StackConfig) -> RecordLayout {
     RecordLayout {
         count: stack.tcp.max_sockets,
         len: LEN,
-        kind: u64::from_le_bytes(*b"TCB\0\0\0\0\0") | u64::from(TCB_LAYOUT) << 32,
+        kind: KIND,
     }
 }
 

@@ -48,6 +48,14 @@ pub enum Command {
         /// tcpd, udpd, ipd, netdevd, netdevd@DEVICE, DEVICE, or all
         layer: String,
     },
+    /// Replace a running layer by another build; connections do not notice
+    Upgrade {
+        /// tcpd, udpd, ipd, netdevd, netdevd@DEVICE, DEVICE, or all
+        layer: String,
+        /// The build: a `strata` executable
+        #[arg(long, value_hint = ValueHint::ExecutablePath, value_name = "FILE")]
+        exe: PathBuf,
+    },
     /// Show the layers' counters
     #[command(visible_alias = "stats")]
     Counters {
@@ -99,6 +107,9 @@ pub enum Command {
         #[arg(long, value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+    /// Which layouts of memory this build knows
+    #[command(name = "__layouts", hide = true)]
+    Layouts,
     /// The supervisor behind `strata up`
     #[command(name = "__supervise", hide = true)]
     Supervise(Up),

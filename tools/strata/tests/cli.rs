@@ -10,6 +10,7 @@ use assert_cmd::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::thread::sleep;
@@ -300,6 +301,43 @@ fn a_new_supervisor_adopts_what_runs() {
         assert!(has_ended(process));
     }
     assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn an_upgrade_to_what_cannot_read_the_memory_changes_nothing() {
+    let dir = here();
+    idle(&dir);
+    assert_eq!(run(&dir, &["up"]).status, 0);
+    let _down = Down(&dir);
+    let before = daemons(&shown(&dir));
+    let script = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        name.to_owned()
+    };
+    let other = script("other", "echo '{\"tcpd\": \"0/0\", \"ipd\": \"0/0\"}'");
+    let broken = script("broken", "exit 1");
+    for (layer, exe, why) in [
+        ("tcpd", other.as_str(), "cannot take over tcpd"),
+        ("udpd", &other, "knows no udpd"),
+        ("all", &broken, "no build of strata"),
+        ("tcpd", "missing", "cannot find missing"),
+        ("nonsense", &other, "no layer is called"),
+    ] {
+        let upgrade = run(&dir, &["upgrade", layer, "--exe", exe]);
+        assert_eq!(upgrade.status, 1);
+        assert!(upgrade.err.contains(why), "{}", upgrade.err);
+    }
+    assert_eq!(daemons(&shown(&dir)), before);
+    let this = assert_cmd::cargo::cargo_bin!("strata");
+    let upgrade = run(&dir, &["upgrade", "all", "--exe", this.to_str().unwrap()]);
+    assert_eq!(upgrade.status, 0, "{}", upgrade.err);
+    assert!(
+        daemons(&shown(&dir))
+            .iter()
+            .all(|pid| !before.contains(pid))
+    );
 }
 
 #[test]

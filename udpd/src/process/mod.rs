@@ -71,6 +71,7 @@ pub struct Udpd {
 
 impl Service for Udpd {
     const COUNTERS: &'static [&'static str] = counters::NAMES;
+    const STATE_KIND: u64 = RECORD_KIND;
 
     fn state_size(stack: &StackConfig) -> usize {
         layout(stack).size()

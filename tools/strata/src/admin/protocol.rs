@@ -3,6 +3,7 @@
 use abi::config::Impairment;
 use abi::control::Query;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What a command wants of the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,18 @@ pub enum Request {
     /// ready again.
     Restart {
         /// Which.
+        layer: String,
+    },
+    /// Replace a layer by another build. Answered when that is ready, or the old one again.
+    Upgrade {
+        /// Which, as for a restart.
+        layer: String,
+        /// The build.
+        executable: PathBuf,
+    },
+    /// Which layers there are of that name, and which layouts their memory has.
+    Layouts {
+        /// Which, as for a restart.
         layer: String,
     },
     /// Ask one daemon.

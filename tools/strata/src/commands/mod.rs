@@ -10,6 +10,7 @@ mod status;
 pub mod table;
 mod trace;
 mod up;
+mod upgrade;
 
 use crate::admin::{Answer, CallError, Request, call};
 use crate::cli::{Cli, Command};
@@ -53,6 +54,8 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Down => down(cli).map(done),
         Command::Status(arguments) => status::status(cli, arguments).map(done),
         Command::Restart { layer } => restart(cli, layer).map(done),
+        Command::Upgrade { layer, exe } => upgrade::upgrade(cli, layer, exe).map(done),
+        Command::Layouts => table::print_json(&crate::supervisor::layouts()).map(done),
         Command::Counters { layer, zero } => {
             counters::counters(cli, layer.as_deref(), *zero).map(done)
         }

@@ -50,6 +50,8 @@ pub(crate) enum Key {
     Channel(ServiceId),
     /// The worker's pidfd.
     Worker(ServiceId),
+    /// The build that it was upgraded to.
+    Executable(ServiceId),
 }
 
 /// To the keeper; the number of descriptors in brackets.

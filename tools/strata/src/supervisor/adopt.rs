@@ -10,6 +10,7 @@ use super::control::Control;
 use super::daemon::{State, Worker};
 use super::keeper::{Held, Keeper};
 use super::plumbing::Plumbing;
+use super::roles::layouts;
 use super::spawn::Child;
 use super::store::Store;
 use super::{Options, Supervisor, setup};
@@ -35,8 +36,8 @@ const COME: Nanos = 2_000_000_000;
 /// What a constellation was made with: a supervisor that plans another cannot adopt it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Plan {
-    /// [`abi::LAYOUT_VERSION`].
-    layout: u32,
+    /// What the memory looks like, by role.
+    layouts: BTreeMap<String, String>,
     stack: StackConfig,
     pools: String,
 }
@@ -44,7 +45,10 @@ struct Plan {
 impl Plan {
     fn of(topology: &Topology) -> Self {
         Self {
-            layout: abi::LAYOUT_VERSION,
+            layouts: layouts()
+                .into_iter()
+                .map(|(role, layout)| (role.to_owned(), layout))
+                .collect(),
             stack: topology.stack.clone(),
             pools: format!("{:?}", topology.pools),
         }
@@ -83,6 +87,7 @@ pub(super) struct Left {
     stored: BTreeMap<StoreKey, Rc<OwnedFd>>,
     channel: Option<Rc<OwnedFd>>,
     worker: Option<Rc<OwnedFd>>,
+    executable: Option<Rc<OwnedFd>>,
 }
 
 /// What a supervisor begins with.
@@ -156,6 +161,7 @@ impl Found {
                 }
                 Key::Channel(id) => services.entry(id).or_default().channel = Some(fd),
                 Key::Worker(id) => services.entry(id).or_default().worker = Some(fd),
+                Key::Executable(id) => services.entry(id).or_default().executable = Some(fd),
                 Key::Region(region) => {
                     regions.insert(region, fd);
                 }
@@ -182,6 +188,7 @@ impl Supervisor {
             return;
         };
         daemon.store = Store::adopt(left.stored);
+        daemon.executable = left.executable;
         let name = daemon.service.name.clone();
         let running = daemon.gauges.vitals.incarnation();
         daemon.incarnations = running.wrapping_add(1);

@@ -13,6 +13,7 @@ use super::control::Control;
 use super::plumbing::Gauges;
 use super::spawn::Child;
 use super::store::Store;
+use super::upgrade::Trial;
 use crate::admin::{DaemonState, DaemonStatus};
 use crate::keeper::Key;
 use crate::policy::{Decision, RestartPolicy};
@@ -141,6 +142,10 @@ pub(super) struct Daemon {
     /// Deaths in a row.
     pub(super) streak: u32,
     pub(super) last_death: Option<String>,
+    /// What is started; none: the supervisor's own executable.
+    pub(super) executable: Option<Rc<OwnedFd>>,
+    /// The last upgrade.
+    pub(super) trial: Option<Trial>,
 }
 
 impl Daemon {
@@ -154,6 +159,8 @@ impl Daemon {
             proven: false,
             streak: 0,
             last_death: None,
+            executable: None,
+            trial: None,
         }
     }
 

@@ -204,6 +204,8 @@ impl Supervisor {
             if let Some(worker) = daemon.worker() {
                 all.extend(worker.keys(*id));
             }
+            let executable = daemon.executable.as_ref();
+            all.extend(executable.map(|fd| (Key::Executable(*id), Rc::clone(fd))));
         }
         let regions = self.regions.iter();
         all.extend(regions.map(|(region, fd)| (Key::Region(region), fd)));

@@ -5,7 +5,7 @@ use super::control::{Control, Event, What};
 use super::daemon::{self, Daemon, Planned, State, Worker};
 use super::keeper::Keeper;
 use super::spawn::{self, Child};
-use super::{Mode, Source, Supervisor};
+use super::{Mode, Source, Supervisor, upgrade};
 use crate::keeper::Key;
 use crate::orphans;
 use abi::control::{FromDaemon, ToDaemon};
@@ -60,9 +60,13 @@ impl Supervisor {
         let (channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
         let control = Control::open(&self.inbox, id, incarnation, name)
             .with_context(|| format!("cannot make the control channel of {name}"))?;
+        let executable = match &daemon.executable {
+            Some(fd) => upgrade::path(fd),
+            None => self.options.executable.clone(),
+        };
         let title = format!("strata: {name}");
         let arguments = [&title, "__worker", "--control", control.server()];
-        let child = Child::start(&self.options.executable, &arguments, &theirs)?;
+        let child = Child::start(&executable, &arguments, &theirs)?;
         drop(theirs);
         if let Some(cores) = &self.cores {
             let _ = spawn::pin(&child, cores);
@@ -337,7 +341,14 @@ impl Supervisor {
         let _ = self.epoll.delete(&worker.child);
         let _ = self.epoll.delete(&worker.channel);
         let planned = worker.planned.is_some();
+        let ready = worker.ready;
         drop(worker);
+        if !planned && daemon.revert(ready, now, &how) {
+            self.keep_executable(id);
+        }
+        let Some(daemon) = self.daemons.get(&id) else {
+            return;
+        };
         let at_work = match noted {
             (0, _) => String::new(),
             (kind, id) => format!(", at work on {kind}:{id:#x}"),

@@ -7,6 +7,7 @@
 //!   channel    descriptors               daemon    what is known of a daemon
 //!   keeper     copies of everything      adopt     what a dead supervisor left
 //!   lifecycle  start, death, drain       requests  the admin socket
+//!   upgrade    another build for a daemon
 //! ```
 //!
 //! One thread, one epoll, and nothing in it that blocks: what a daemon does not take waits in
@@ -26,10 +27,11 @@ mod roles;
 mod setup;
 mod spawn;
 mod store;
+mod upgrade;
 
 pub(crate) use plumbing::listener;
 pub(crate) use roles::run_keeper;
-pub use roles::run_worker;
+pub use roles::{layouts, run_worker};
 pub(crate) use setup::raise_descriptor_limit;
 pub use spawn::this_executable;
 

@@ -113,6 +113,10 @@ impl Supervisor {
                 None
             }
             Request::Restart { layer } => self.on_restart(client, &layer, now),
+            Request::Upgrade { layer, executable } => {
+                self.on_upgrade(client, &layer, &executable, now)
+            }
+            Request::Layouts { layer } => Some(self.layouts(&layer)),
             Request::Query { layer, what } => self.on_query(client, &layer, what, now),
             Request::Counters => Some(self.counters()),
             Request::Impair { device, impairment } => Some(self.impair(&device, impairment)),
@@ -138,7 +142,7 @@ impl Supervisor {
 
     /// The services that `layer` names: `tcpd`, `netdevd` (all of them), `netdevd@tap0`, `tap0`,
     /// `all`.
-    fn matching(&self, layer: &str) -> Result<Vec<ServiceId>, Reply> {
+    pub(super) fn matching(&self, layer: &str) -> Result<Vec<ServiceId>, Reply> {
         let services = &self.topology.services;
         let ids: Vec<_> = services
             .iter()
@@ -159,15 +163,25 @@ impl Supervisor {
     }
 
     fn on_restart(&mut self, client: u32, layer: &str, now: Nanos) -> Option<Reply> {
+        let ids = match self.matching(layer) {
+            Ok(ids) => ids,
+            Err(reply) => return Some(reply),
+        };
+        self.restart(client, ids, now)
+    }
+
+    /// Restarts `ids`; the answer comes when they run again.
+    pub(super) fn restart(
+        &mut self,
+        client: u32,
+        ids: Vec<ServiceId>,
+        now: Nanos,
+    ) -> Option<Reply> {
         if matches!(self.mode, Mode::Stopping(_)) {
             return Some(Reply::Failed(
                 "the constellation is being stopped".to_owned(),
             ));
         }
-        let ids = match self.matching(layer) {
-            Ok(ids) => ids,
-            Err(reply) => return Some(reply),
-        };
         let mut from = Vec::new();
         for id in ids {
             if let Some(daemon) = self.daemons.get(&id) {
@@ -250,6 +264,13 @@ impl Supervisor {
                     let daemon = self.daemons.get(id)?;
                     let name = &daemon.service.name;
                     let fresh = daemon.incarnations != *before;
+                    if let Some(why) = daemon.trial.as_ref().and_then(|t| t.refused.as_ref()) {
+                        if daemon.is_running() || late {
+                            let text = format!("{name}: {why}; the build before runs again");
+                            return Some(Reply::Failed(text));
+                        }
+                        return None;
+                    }
                     match &daemon.state {
                         State::Alive(worker) if fresh && daemon.is_running() => {
                             let took = worker.ready?.saturating_sub(worker.started) / 1_000_000;
@@ -347,7 +368,7 @@ impl Supervisor {
     }
 }
 
-fn table(columns: &[&str], rows: Vec<Vec<String>>) -> Reply {
+pub(super) fn table(columns: &[&str], rows: Vec<Vec<String>>) -> Reply {
     Reply::Table {
         columns: columns.iter().map(|&name| name.to_owned()).collect(),
         rows,

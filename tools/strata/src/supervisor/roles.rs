@@ -4,6 +4,7 @@ use crate::rundir::RunDir;
 use abi::config::{Role, StackConfig};
 use anyhow::Context;
 use runtime::{Boot, Service};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -15,6 +16,21 @@ pub(super) fn state_size(role: Role, stack: &StackConfig) -> usize {
         Role::Tcpd => tcpd::Tcpd::state_size(stack),
         Role::Udpd => udpd::Udpd::state_size(stack),
     }
+}
+
+/// Which layouts of shared memory and state each role of this build knows, by the role's name: a
+/// build whose entry for a role is the same can take that role over.
+#[must_use]
+pub fn layouts() -> BTreeMap<&'static str, String> {
+    fn layout<S: Service>() -> String {
+        format!("{}/{:016x}", abi::LAYOUT_VERSION, S::STATE_KIND)
+    }
+    BTreeMap::from([
+        ("netdevd", layout::<netdevd::Netdevd>()),
+        ("ipd", layout::<ipd::Ipd>()),
+        ("tcpd", layout::<tcpd::Tcpd>()),
+        ("udpd", layout::<udpd::Udpd>()),
+    ])
 }
 
 /// A worker's whole life: called in a process that a supervisor started, with the name of its
