@@ -114,7 +114,6 @@ impl Engine {
         for child in children {
             self.step(child, now, |conn, ctx| {
                 conn.tcb.parent = ConnId::NONE.0;
-                conn.rt.counted = Default::default();
                 if matches!(conn.tcb.accept(), Accept::Embryonic | Accept::Ready) {
                     conn.abort(None, ctx);
                 } else {

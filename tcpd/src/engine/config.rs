@@ -61,6 +61,8 @@ pub struct Config {
     pub ecn: abi::config::EcnMode,
     /// Search for the path MTU without the help of ICMP (RFC 4821).
     pub mtu_probing: abi::config::MtuProbing,
+    /// Opening and closing under load.
+    pub open: super::opening::OpenConfig,
 }
 
 impl Default for Config {
@@ -91,6 +93,7 @@ impl Default for Config {
             sack: true,
             ecn: abi::config::EcnMode::Passive,
             mtu_probing: abi::config::MtuProbing::Blackhole,
+            open: super::opening::OpenConfig::default(),
         }
     }
 }

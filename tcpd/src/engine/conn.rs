@@ -113,6 +113,9 @@ pub(crate) struct Runtime {
     pub(crate) embryonic: u32,
     /// A listener's children in the accept queue.
     pub(crate) accept_queue: u32,
+    /// When a listener last sent a SYN cookie; 0 for never. A restore assumes that it was just
+    /// now.
+    pub(crate) cookie_at: Nanos,
 }
 
 /// Segments acknowledged at once when a connection begins, so that the peer's slow start is not

@@ -54,6 +54,18 @@ pub(crate) fn pick(secret: &[u8; 16], flow: &Flow, n: usize) -> usize {
     (keyed(secret, 4, flow) % n) as usize
 }
 
+/// The two hashes of a SYN cookie: of the ends, and of the ends with a time step and the peer's
+/// initial sequence number.
+pub(crate) fn cookie_hash(secret: &[u8; 16], flow: &Flow, step: Option<(u32, u32)>) -> u32 {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write_u8(5);
+    if let Some((step, isn)) = step {
+        hasher.write_u64(u64::from(step) << 32 | u64::from(isn));
+    }
+    flow.hash(&mut hasher);
+    hasher.finish() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,14 @@
 
 use super::conn::Ctx;
 use super::demux::Flow;
+use super::embryo::Syn;
 use super::events::SegmentMeta;
 use super::isn;
 use super::output::build;
-use super::seq::{DATA_OFFSET, SYN_OFFSET, clamp};
+use super::segment_in::Sink;
+use super::seq::clamp;
 use super::state::State;
-use super::tcb::{Accept, Tcb, flag};
-use super::timers::Timer;
+use super::tcb::Accept;
 use super::{ConnId, Engine, SocketRef};
 use abi::Nanos;
 use wire::tcp::Flags;
@@ -33,6 +34,7 @@ impl Engine {
         meta: &SegmentMeta<'_>,
         flow: &Flow,
         floor: Option<u32>,
+        sink: &mut Sink<'_>,
     ) {
         let flags = meta.repr.flags;
         if flags.contains(Flags::RST) {
@@ -43,13 +45,19 @@ impl Engine {
         if unfit {
             return;
         }
-        // RFC 9293 3.10.7.2: an acknowledgement cannot be right; without SYN there is nothing to
-        // do. RFC 9293 leaves SYN with FIN open; it is dropped, as Linux does.
-        let listener = if flags.contains(Flags::ACK) {
-            None
-        } else {
-            self.listener_for(flow)
-        };
+        // RFC 9293 3.10.7.2: an acknowledgement cannot be right, unless it brings a cookie back;
+        // without SYN there is nothing to do. RFC 9293 leaves SYN with FIN open; it is dropped,
+        // as Linux does.
+        let mut listener = self.listener_for(flow);
+        if flags.contains(Flags::ACK) {
+            if let Some(id) = listener
+                && !flags.contains(Flags::SYN)
+                && self.take_cookie(now, meta, flow, id, sink)
+            {
+                return;
+            }
+            listener = None;
+        }
         let Some(listener) = listener else {
             self.stats.no_socket += 1;
             let mut ctx = Ctx {
@@ -75,65 +83,43 @@ impl Engine {
         listener: ConnId,
         floor: Option<u32>,
     ) {
-        let flags = meta.repr.flags;
         let Some(parent) = self.conn(listener) else {
             return;
         };
-        // As Linux: the accept queue takes one more than the backlog.
-        if parent.rt.accept_queue > parent.tcb.backlog
-            || parent.rt.embryonic >= self.config.max_syn_backlog.max(parent.tcb.backlog)
-        {
+        // As Linux: both queues take one more than the backlog, and a listener whose application
+        // does not keep up answers nobody, not even with a cookie.
+        let backlog = parent.tcb.backlog;
+        if parent.rt.accept_queue > backlog {
             self.stats.listen_drops += 1;
             return;
         }
-        let mut tcb = Tcb::new(SocketRef::NONE, parent.tcb.opts, now);
-        tcb.flags = flag::PASSIVE | (parent.tcb.flags & flag::V6);
-        tcb.parent = listener.0;
-        tcb.accept = Accept::Embryonic as u8;
-        tcb.state = State::SynReceived as u8;
-        tcb.cc.algorithm = parent.tcb.cc.algorithm;
-        tcb.local = flow.local;
-        tcb.remote = flow.remote;
-        tcb.iss = floor.unwrap_or_else(|| isn::initial_sequence(&self.config.secret, flow, now));
-        tcb.snd_nxt = DATA_OFFSET;
-        tcb.irs = meta.repr.seq.0;
-        tcb.rcv_nxt = DATA_OFFSET;
-        tcb.last_ack_sent = DATA_OFFSET;
-        tcb.rcv_adv = DATA_OFFSET + u64::from(tcb.opts.rcv_buf.min(0xffff));
-        tcb.last_recv_at = now;
-        tcb.progress_at = now;
-        // RFC 7323 2.2: the window of a SYN is never scaled.
-        tcb.snd_wnd = u32::from(meta.repr.window);
-        tcb.max_wnd = tcb.snd_wnd;
-        tcb.snd_wl1 = SYN_OFFSET;
-        let o = tcb.opts;
-        let n = &mut tcb.negotiated;
-        n.offer(
-            &self.config,
-            flow.local.family,
-            meta.mtu,
-            o.max_segment,
-            o.rcv_capacity,
-        );
-        n.ts_offset = isn::timestamp_offset(&self.config.secret, flow);
-        n.agree(&meta.repr.options, now);
-        tcb.start_path_mtu(self.config.mtu_probing, now);
-        tcb.ecn.take_syn(self.config.ecn, flags, meta.ce);
-        tcb.rtt.start(now, DATA_OFFSET);
-        let timeout = tcb.rtt.timeout(&self.config);
-        tcb.deadlines.arm(Timer::Retransmit, now + timeout);
-        tcb.counters.segs_in = 1;
-        let Some(id) = self.allocate(tcb) else {
+        let waiting = parent.rt.embryonic;
+        let is_full = waiting > backlog || self.is_crowded_with_embryos();
+        // What takes the place of a connection in TIME_WAIT is no flood.
+        if is_full && floor.is_none() && self.config.open.syn_cookies {
+            self.answer_with_cookie(now, meta, flow, listener);
+            return;
+        }
+        let limit = self.config.max_syn_backlog;
+        if is_full || (!self.config.open.syn_cookies && waiting >= limit - limit / 4) {
             self.stats.listen_drops += 1;
+            return;
+        }
+        let syn = Syn {
+            isn: meta.repr.seq.0,
+            flags: meta.repr.flags,
+            ce: meta.ce,
+            window: meta.repr.window,
+            options: &meta.repr.options,
+            mtu: meta.mtu,
+        };
+        let iss = floor.unwrap_or_else(|| isn::initial_sequence(&self.config.secret, flow, now));
+        let Some(tcb) = self.embryo(now, &syn, flow, listener, iss) else {
             return;
         };
-        if !self.register(id) {
-            // Cannot be: the flow was just looked up. Give the number back.
-            self.step(id, now, |conn, ctx| conn.terminate(None, ctx));
-            return;
+        if let Some(id) = self.enter_embryo(now, tcb) {
+            self.step(id, now, |conn, _| conn.rt.syn_now = true);
         }
-        self.stats.passive_opens += 1;
-        self.step(id, now, |conn, _| conn.rt.syn_now = true);
     }
 
     /// What a child needs to know of its listener before its handshake may end.

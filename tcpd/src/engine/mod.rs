@@ -36,6 +36,7 @@
 //! | 9293 3.7.4 | Nagle holds anything small while data is out | only while something small is out (Minshall) | the end of a large write need not wait |
 //! | 9293 3.10.7.2 | a SYN may carry FIN or data | SYN,FIN is dropped, data on a SYN is not kept | no sender needs it; the data comes again |
 //! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
+//! | 4987 3.6 | cookies or a queue | a queue, cookies when it is full (one more than the backlog); none while the accept queue is full | as Linux |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
 //! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
@@ -55,14 +56,17 @@ mod close;
 pub mod config;
 pub mod congestion;
 mod conn;
+mod cookies;
 mod demux;
 pub mod ecn;
+mod embryo;
 pub mod error;
 pub mod events;
 mod icmp;
 pub mod info;
 mod isn;
 mod listen;
+pub mod opening;
 pub mod options;
 mod output;
 pub mod pmtu;
@@ -78,6 +82,7 @@ mod settle;
 pub mod sockopt;
 pub mod state;
 mod stats;
+mod syncookie;
 pub mod tcb;
 mod timeout;
 pub mod timers;
@@ -146,6 +151,8 @@ pub struct Engine {
     actions: Actions,
     stats: Stats,
     challenge: Challenge,
+    /// Half-open connections of all listeners.
+    embryonic: u32,
     next_generation: u32,
     next_accept: u64,
     /// RFC 6056 algorithm 3's counter.
@@ -168,6 +175,7 @@ impl Engine {
             actions: Actions::default(),
             stats: Stats::default(),
             challenge: Challenge::default(),
+            embryonic: 0,
             next_generation: 1,
             next_accept: 1,
             port_counter: 0,

@@ -92,6 +92,11 @@ impl Conn {
     fn resume(&mut self, now: Nanos) {
         let tcb = &mut self.tcb;
         let state = tcb.state();
+        if state == State::Listen {
+            // What the dead engine sent a cookie for may still be answered.
+            self.rt.cookie_at = now.max(1);
+            return;
+        }
         if !state.is_synchronized() {
             // A child whose listener's record was refused.
             if tcb.accept() == Accept::Embryonic && tcb.parent().is_none() {

@@ -73,6 +73,8 @@ impl Engine {
         let counted = counts_as(&conn.tcb);
         if counted != conn.rt.counted {
             let before = core::mem::replace(&mut conn.rt.counted, counted);
+            self.embryonic -= u32::from(before == CountedAs::Embryonic);
+            self.embryonic += u32::from(counted == CountedAs::Embryonic);
             if let Some(parent) = conn.tcb.parent() {
                 self.recount(parent, before, counted);
             }

@@ -27,6 +27,12 @@ pub struct Stats {
     pub listen_drops: u64,
     /// Handshakes not finished because the accept queue or the memory was full.
     pub accept_drops: u64,
+    /// SYNs answered with a cookie (RFC 4987 3.6).
+    pub cookies_sent: u64,
+    /// Acknowledgements that brought one back.
+    pub cookies_received: u64,
+    /// Acknowledgements that should have and did not.
+    pub cookies_failed: u64,
     /// Segments dropped by PAWS (RFC 7323 5).
     pub paws_drops: u64,
     /// Segments outside of the window.

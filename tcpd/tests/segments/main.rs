@@ -15,6 +15,7 @@
 
 mod bench;
 mod close;
+mod cookies;
 mod ecn;
 mod handshake;
 mod icmp;

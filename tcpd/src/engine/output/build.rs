@@ -7,7 +7,7 @@ use crate::engine::ecn::ECT_0;
 use crate::engine::events::SegmentMeta;
 use crate::engine::listen::stray_len;
 use crate::engine::options::{self, SackBlocks};
-use crate::engine::seq::{Offset, clamp, stream_position, to_wire};
+use crate::engine::seq::{Offset, SYN_OFFSET, clamp, stream_position, to_wire};
 use crate::engine::state::State;
 use crate::engine::tcb::Tcb;
 use crate::engine::timers::Timer;
@@ -209,35 +209,60 @@ pub(super) fn window_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     push(conn, repr, None, 0, 0, ctx);
 }
 
-/// SYN, or SYN,ACK when the peer's SYN is here.
-pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
-    conn.rt.syn_now = false;
-    conn.rt.ack_now = false;
-    let tcb = &mut conn.tcb;
-    let reply = tcb.state() == State::SynReceived;
+/// Header of a SYN, or (`reply`) of a SYN,ACK.
+fn syn_header(tcb: &Tcb, reply: bool, ctx: &Ctx<'_>) -> Repr {
     let mut flags = Flags::SYN;
     flags.set(Flags::ACK, reply);
     flags |= tcb.ecn.syn_flags(reply);
-    let window = u16::try_from(tcb.opts.rcv_buf).unwrap_or(u16::MAX);
-    let repr = Repr {
+    Repr {
         src_port: tcb.local.port,
         dst_port: tcb.remote.port,
-        seq: to_wire(tcb.iss, crate::engine::seq::SYN_OFFSET),
+        seq: to_wire(tcb.iss, SYN_OFFSET),
         ack: if reply {
             to_wire(tcb.irs, tcb.rcv_nxt)
         } else {
             SeqNumber(0)
         },
         flags,
-        window,
+        // RFC 7323 2.2: the window of a SYN is never scaled.
+        window: u16::try_from(tcb.opts.rcv_buf).unwrap_or(u16::MAX),
         urgent: 0,
         options: tcb.negotiated.syn_options(ctx.now, reply),
-    };
+    }
+}
+
+/// SYN, or SYN,ACK when the peer's SYN is here.
+pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
+    conn.rt.syn_now = false;
+    conn.rt.ack_now = false;
+    let tcb = &mut conn.tcb;
+    let reply = tcb.state() == State::SynReceived;
+    let repr = syn_header(tcb, reply, ctx);
     tcb.last_sent_at = ctx.now;
     if reply {
         tcb.last_ack_sent = tcb.rcv_nxt;
     }
     push(conn, repr, None, 0, 0, ctx);
+}
+
+/// The SYN,ACK of a connection that is not kept: its initial sequence number is a cookie, its
+/// timestamp (if there is one) `stamp`.
+pub(crate) fn cookie_syn_ack(tcb: &Tcb, stamp: u32, ctx: &mut Ctx<'_>) {
+    let mut repr = syn_header(tcb, true, ctx);
+    if let Some(ts) = &mut repr.options.timestamps {
+        ts.tsval = stamp;
+    }
+    ctx.stats.segs_out += 1;
+    ctx.actions.segments.push(SegmentOut {
+        id: None,
+        src: tcb.local,
+        dst: tcb.remote,
+        repr,
+        payload: None,
+        gso_size: 0,
+        tos: tcb.opts.tos,
+        ttl: tcb.opts.ttl,
+    });
 }
 
 /// RFC 9293 3.10.5: the reset that ends a connection.

@@ -120,17 +120,28 @@ impl Engine {
             0 => 1,
             n => u64::from(meta.payload_len.div_ceil(u32::from(n)).max(1)),
         };
+        let mut sink = Sink { payload, buffers };
         let Some(id) = found else {
-            self.on_stray_segment(now, meta, &flow, None);
+            self.on_stray_segment(now, meta, &flow, None, &mut sink);
             return;
         };
         if let Some(floor) = self.successor_of_time_wait(id, meta) {
             self.step(id, now, |conn, ctx| conn.terminate(None, ctx));
-            self.on_stray_segment(now, meta, &flow, Some(floor));
+            self.on_stray_segment(now, meta, &flow, Some(floor), &mut sink);
             return;
         }
+        self.deliver(now, id, meta, &mut sink);
+    }
+
+    /// A segment of connection `id`.
+    pub(super) fn deliver(
+        &mut self,
+        now: Nanos,
+        id: ConnId,
+        meta: &SegmentMeta<'_>,
+        sink: &mut Sink<'_>,
+    ) {
         let admission = self.admission(id);
-        let mut sink = Sink { payload, buffers };
         self.step(id, now, |conn, ctx| {
             let segment = Segment::new(&conn.tcb, meta);
             let counters = &mut conn.tcb.counters;
@@ -141,7 +152,7 @@ impl Engine {
             if conn.tcb.state() == State::SynSent {
                 conn.on_segment_syn_sent(&segment, ctx);
             } else {
-                conn.on_segment_synchronized(segment, &mut sink, admission.as_ref(), ctx);
+                conn.on_segment_synchronized(segment, sink, admission.as_ref(), ctx);
             }
         });
         if let Some(admission) = admission
