@@ -116,6 +116,8 @@ pub(crate) struct Runtime {
     /// When a listener last sent a SYN cookie; 0 for never. A restore assumes that it was just
     /// now.
     pub(crate) cookie_at: Nanos,
+    /// What is in flight; see there what a restore makes of it.
+    pub(crate) sent: super::sent::SendLog,
 }
 
 /// Segments acknowledged at once when a connection begins, so that the peer's slow start is not

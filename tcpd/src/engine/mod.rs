@@ -77,6 +77,7 @@ mod restore;
 pub mod rtt;
 pub mod sack;
 mod segment_in;
+pub mod sent;
 pub mod seq;
 mod settle;
 pub mod sockopt;

@@ -107,6 +107,8 @@ impl Conn {
         if tcb.rcv_nxt > tcb.last_ack_sent && tcb.last_ack_sent >= SYN_OFFSET {
             self.rt.ack_now = true;
         }
+        let sacked = tcb.sacked.iter(tcb.snd_una);
+        self.rt.sent.rebuild(tcb.snd_una, tcb.snd_nxt, sacked, now);
         if tcb.flight() > 0 && tcb.recovery.phase() == Phase::Open && state.can_transmit() {
             tcb.recovery.probe_end = 0;
             tcb.deadlines

@@ -36,6 +36,7 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
     {
         let end = end.min(start + u64::from(mss));
         build::again(conn, start, end, mss, ctx);
+        conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.note_retransmit(start, end);
         *budget = budget.saturating_sub(1);
     }
@@ -68,6 +69,7 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
         }
         let end = start + u64::from(len);
         build::again(conn, start, end, mss, ctx);
+        conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.note_retransmit(start, end);
         *budget -= 1;
         if !conn.tcb.deadlines.is_armed(Timer::Retransmit) {
@@ -227,6 +229,8 @@ fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) 
     let data_end = start + u64::from(len);
     let end = data_end + u64::from(fin);
     build::fresh(conn, start, end, mss, ctx);
+    conn.rt.sent.cover(conn.tcb.snd_una, start, ctx.now);
+    conn.rt.sent.push(start, end, ctx.now);
     let tcb = &mut conn.tcb;
     if tcb.flight() == 0 {
         tcb.progress_at = ctx.now;
@@ -305,6 +309,7 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         (start, end.min(start + u64::from(mss)))
     };
     build::again(conn, start, end, mss, ctx);
+    conn.rt.sent.resend(start, end, ctx.now);
     let tcb = &mut conn.tcb;
     tcb.rtt.spoil(start);
     tcb.recovery.probe_end = tcb.snd_nxt;

@@ -16,6 +16,7 @@ mod tail;
 mod undo;
 
 use super::options::flag as negotiated;
+use super::sent::Delivery;
 use super::seq::{Offset, clamp};
 use super::tcb::Tcb;
 use abi::Nanos;
@@ -120,6 +121,8 @@ pub(crate) struct Acked {
     pub(crate) echo: Option<u32>,
     /// How far above the first hole something had arrived before.
     pub(crate) span: u64,
+    /// Which units it newly delivered, by the send log.
+    pub(crate) delivery: Delivery,
 }
 
 impl Tcb {

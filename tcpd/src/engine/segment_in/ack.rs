@@ -32,6 +32,8 @@ impl Conn {
             ..Acked::default()
         };
         let window_changed = self.update_window(segment);
+        self.rt.sent.cover(una, self.tcb.snd_nxt, ctx.now);
+        self.rt.sent.advance(segment.ack, &mut acked.delivery);
         if segment.ack > una {
             self.advance_una(segment, &mut acked, ctx);
         }
@@ -160,6 +162,9 @@ impl Conn {
                 .sacked
                 .first_hole(una, left.max(tcb.sent_once_from()), right.min(high));
             let new = tcb.sacked.insert(una, left, right);
+            if new > 0 {
+                self.rt.sent.sack(left, right, &mut acked.delivery);
+            }
             if new > 0
                 && let Some((start, _)) = late
             {

@@ -1,0 +1,393 @@
+//! The log itself: splitting, joining and counting.
+
+use super::{Delivery, Fate, KEEP_UNITS, MAX_UNITS, RateStamp, Unit};
+use crate::engine::seq::Offset;
+use abi::Nanos;
+use std::collections::VecDeque;
+
+/// The log.
+#[derive(Debug, Default)]
+pub struct SendLog {
+    units: VecDeque<Unit>,
+    sacked: u64,
+    lost: u64,
+    /// Nothing below it is lost.
+    lost_from: Offset,
+    /// Put on units as they leave; delivery-rate sampling keeps it up to date.
+    pub stamp: RateStamp,
+}
+
+impl SendLog {
+    /// Bytes in flight that the peer has.
+    #[must_use]
+    pub const fn sacked(&self) -> u64 {
+        self.sacked
+    }
+
+    /// Bytes lost and not sent again.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The units, ascending.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Unit> {
+        self.units.iter()
+    }
+
+    /// Number of units.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Behind the last unit.
+    #[must_use]
+    pub fn end(&self) -> Option<Offset> {
+        self.units.back().map(|unit| unit.end)
+    }
+
+    /// The highest offset that was selectively acknowledged.
+    #[must_use]
+    pub fn high_sacked(&self) -> Option<Offset> {
+        if self.sacked == 0 {
+            return None;
+        }
+        self.units
+            .iter()
+            .rev()
+            .find(|unit| unit.fate == Fate::Sacked)
+            .map(|unit| unit.end)
+    }
+
+    /// Makes the log tile `una .. nxt`: what it does not know was sent without it (a restore, or
+    /// data on a SYN).
+    pub fn cover(&mut self, una: Offset, nxt: Offset, now: Nanos) {
+        let from = self.end().unwrap_or(una).max(una);
+        if from < nxt {
+            self.put(from, nxt, now, 1);
+        }
+    }
+
+    /// After a restore: see the module's head. `sacked` are the scoreboard's ranges, ascending.
+    pub fn rebuild(
+        &mut self,
+        una: Offset,
+        nxt: Offset,
+        sacked: impl Iterator<Item = (Offset, Offset)>,
+        now: Nanos,
+    ) {
+        self.units.clear();
+        self.sacked = 0;
+        self.lost = 0;
+        self.cover(una, nxt, now);
+        let mut ignored = Delivery::default();
+        for (start, end) in sacked {
+            self.sack(start, end, &mut ignored);
+        }
+    }
+
+    /// New data leaves.
+    pub fn push(&mut self, start: Offset, end: Offset, now: Nanos) {
+        self.put(start, end, now, 0);
+    }
+
+    fn put(&mut self, start: Offset, end: Offset, now: Nanos, rexmits: u8) {
+        if start >= end {
+            return;
+        }
+        let unit = Unit {
+            start,
+            end,
+            sent_at: now,
+            stamp: self.stamp,
+            fate: Fate::InFlight,
+            rexmits,
+        };
+        if self.units.len() >= MAX_UNITS {
+            self.thin_out();
+        }
+        let full = self.units.len() >= MAX_UNITS;
+        match self.units.back_mut() {
+            Some(last) if last.joins(&unit) || (full && last.fate == Fate::InFlight) => {
+                last.join(&unit);
+            }
+            _ => self.units.push_back(unit),
+        }
+    }
+
+    /// `[start, end)` leaves again.
+    pub fn resend(&mut self, start: Offset, end: Offset, now: Nanos) {
+        let stamp = self.stamp;
+        let wanted = |unit: &Unit| unit.fate != Fate::Sacked;
+        self.change(start, end, wanted, |unit| {
+            unit.fate = Fate::InFlight;
+            unit.sent_at = now;
+            unit.stamp = stamp;
+            unit.rexmits = unit.rexmits.saturating_add(1);
+        });
+        if (start..end).contains(&self.lost_from) {
+            self.lost_from = end;
+        }
+    }
+
+    /// Everything below `ack` was delivered.
+    pub fn advance(&mut self, ack: Offset, delivery: &mut Delivery) {
+        while let Some(first) = self.units.front_mut() {
+            if first.start >= ack {
+                break;
+            }
+            let part = Unit {
+                end: first.end.min(ack),
+                ..*first
+            };
+            first.start = part.end;
+            match part.fate {
+                Fate::Sacked => self.sacked -= part.len(),
+                Fate::Lost => {
+                    self.lost -= part.len();
+                    delivery.add(part);
+                }
+                Fate::InFlight => delivery.add(part),
+            }
+            if part.end < ack || self.units.front().is_some_and(Unit::is_empty) {
+                self.units.pop_front();
+            }
+        }
+        if self.units.is_empty() && self.units.capacity() > 2 * KEEP_UNITS {
+            self.units.shrink_to(KEEP_UNITS);
+        }
+    }
+
+    /// `[start, end)` was selectively acknowledged. Returns the bytes that are new.
+    pub fn sack(&mut self, start: Offset, end: Offset, delivery: &mut Delivery) -> u64 {
+        let mut new = 0;
+        let wanted = |unit: &Unit| unit.fate != Fate::Sacked;
+        self.change(start, end, wanted, |unit| {
+            delivery.add(*unit);
+            new += unit.len();
+            unit.fate = Fate::Sacked;
+        });
+        new
+    }
+
+    /// `[start, end)` is lost, as far as the peer does not have it. Returns the bytes that were
+    /// not known to be.
+    pub fn mark_lost(&mut self, start: Offset, end: Offset) -> u64 {
+        let before = self.lost;
+        let wanted = |unit: &Unit| unit.fate == Fate::InFlight;
+        self.change(start, end, wanted, |unit| unit.fate = Fate::Lost);
+        self.lost - before
+    }
+
+    /// Marks as lost what is in flight and of which `is_lost` says so; it sees units ascending
+    /// and ends the search by `None`. Returns the bytes.
+    pub fn find_lost(&mut self, mut is_lost: impl FnMut(&Unit) -> Option<bool>) -> u64 {
+        let before = self.lost;
+        let mut found: Option<(usize, usize)> = None;
+        for i in 0..self.units.len() {
+            let Some(unit) = self.units.get_mut(i) else {
+                break;
+            };
+            if unit.fate != Fate::InFlight {
+                continue;
+            }
+            match is_lost(unit) {
+                None => break,
+                Some(false) => {}
+                Some(true) => {
+                    unit.fate = Fate::Lost;
+                    let (start, len) = (unit.start, unit.len());
+                    self.recount(Fate::InFlight, Fate::Lost, start, len);
+                    found = Some((found.map_or(i, |(first, _)| first), i));
+                }
+            }
+        }
+        if let Some((first, last)) = found {
+            self.coalesce(first, last + 1);
+        }
+        self.lost - before
+    }
+
+    /// Nothing is lost after all.
+    pub fn forget_losses(&mut self) {
+        if self.lost > 0 {
+            for unit in &mut self.units {
+                if unit.fate == Fate::Lost {
+                    unit.fate = Fate::InFlight;
+                }
+            }
+            self.lost = 0;
+            self.coalesce(0, self.units.len());
+        }
+    }
+
+    /// The peer reneged: what it said it had counts as lost.
+    pub fn forget_sacks(&mut self) {
+        for unit in &mut self.units {
+            if unit.fate == Fate::Sacked {
+                unit.fate = Fate::Lost;
+                // When it left is not known any more, so nothing may be derived from it.
+                unit.rexmits = unit.rexmits.max(1);
+            }
+        }
+        self.lost += self.sacked;
+        self.sacked = 0;
+        self.lost_from = 0;
+        self.coalesce(0, self.units.len());
+    }
+
+    /// The first range that is lost.
+    #[must_use]
+    pub fn next_lost(&self) -> Option<(Offset, Offset)> {
+        if self.lost == 0 {
+            return None;
+        }
+        let from = self
+            .units
+            .partition_point(|unit| unit.end <= self.lost_from);
+        self.units
+            .range(from..)
+            .find(|unit| unit.fate == Fate::Lost)
+            .map(|unit| (unit.start, unit.end))
+    }
+
+    /// The first range that the peer does not have.
+    #[must_use]
+    pub fn first_hole(&self) -> Option<(Offset, Offset)> {
+        self.units
+            .iter()
+            .find(|unit| unit.fate != Fate::Sacked)
+            .map(|unit| (unit.start, unit.end))
+    }
+
+    /// The last range that the peer does not have, at most `most` bytes of it.
+    #[must_use]
+    pub fn last_hole(&self, most: u64) -> Option<(Offset, Offset)> {
+        self.units
+            .iter()
+            .rev()
+            .find(|unit| unit.fate != Fate::Sacked)
+            .map(|unit| (unit.start.max(unit.end.saturating_sub(most)), unit.end))
+    }
+
+    /// Applies `f` to units of `[start, end)` that are `wanted`, splitting those that reach
+    /// beyond. What cannot be split for lack of room stays as it is.
+    fn change(
+        &mut self,
+        start: Offset,
+        end: Offset,
+        wanted: impl Fn(&Unit) -> bool,
+        mut f: impl FnMut(&mut Unit),
+    ) {
+        let mut at = self.units.partition_point(|unit| unit.end <= start);
+        let first = at;
+        while let Some(&unit) = self.units.get(at) {
+            if unit.start >= end {
+                break;
+            }
+            if wanted(&unit) && unit.start < start {
+                // Its right part, if there is one now, comes next.
+                self.split(at, start);
+            } else if wanted(&unit)
+                && (unit.end <= end || self.split(at, end))
+                && let Some(unit) = self.units.get_mut(at)
+            {
+                let (before, len) = (unit.fate, unit.len());
+                f(unit);
+                let (after, start) = (unit.fate, unit.start);
+                self.recount(before, after, start, len);
+            }
+            at += 1;
+        }
+        self.coalesce(first, at);
+    }
+
+    fn recount(&mut self, before: Fate, after: Fate, start: Offset, len: u64) {
+        match before {
+            Fate::Sacked => self.sacked -= len,
+            Fate::Lost => self.lost -= len,
+            Fate::InFlight => {}
+        }
+        match after {
+            Fate::Sacked => self.sacked += len,
+            Fate::Lost => {
+                self.lost_from = if self.lost == 0 {
+                    start
+                } else {
+                    self.lost_from.min(start)
+                };
+                self.lost += len;
+            }
+            Fate::InFlight => {}
+        }
+    }
+
+    /// Splits unit `index` at `at`, which lies inside; false if there is no room.
+    fn split(&mut self, index: usize, at: Offset) -> bool {
+        if self.units.len() >= MAX_UNITS {
+            return false;
+        }
+        let Some(unit) = self.units.get_mut(index) else {
+            return false;
+        };
+        let right = Unit { start: at, ..*unit };
+        unit.end = at;
+        self.units.insert(index + 1, right);
+        true
+    }
+
+    /// Joins neighbours among the units `first - 1 ..= last`.
+    fn coalesce(&mut self, first: usize, last: usize) {
+        let mut kept = first.saturating_sub(1);
+        let end = (last + 1).min(self.units.len());
+        for at in kept + 1..end {
+            let Some(&unit) = self.units.get(at) else {
+                break;
+            };
+            match self.units.get_mut(kept) {
+                Some(left) if left.joins(&unit) => left.join(&unit),
+                _ => {
+                    kept += 1;
+                    if let Some(slot) = self.units.get_mut(kept) {
+                        *slot = unit;
+                    }
+                }
+            }
+        }
+        if kept + 1 < end {
+            self.units.drain(kept + 1..end);
+        }
+    }
+
+    /// The log is full: joins pairs of neighbours in flight, whenever they left.
+    fn thin_out(&mut self) {
+        let mut kept = 0;
+        let mut odd = true;
+        for at in 1..self.units.len() {
+            let Some(&unit) = self.units.get(at) else {
+                break;
+            };
+            match self.units.get_mut(kept) {
+                Some(left) if odd && left.fate == unit.fate => {
+                    left.join(&unit);
+                    odd = false;
+                }
+                _ => {
+                    odd = true;
+                    kept += 1;
+                    if let Some(slot) = self.units.get_mut(kept) {
+                        *slot = unit;
+                    }
+                }
+            }
+        }
+        self.units.truncate(kept + 1);
+    }
+}
