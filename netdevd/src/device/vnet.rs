@@ -7,6 +7,7 @@ use crate::counters::Counter;
 use abi::Nanos;
 use abi::config::{DeviceKind, Offload};
 use shm::SkBuff;
+use shm::crash::{self, Point};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -112,6 +113,7 @@ impl Device for VnetDevice {
         loop {
             match frame.write(self.fd.as_fd()) {
                 Ok(_) => {
+                    crash::reach(Point::DeviceWritten);
                     io.stats.add(Counter::TxCopied, frame.len() as u64);
                     if self.failing {
                         self.failed("send", None);

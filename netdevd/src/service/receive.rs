@@ -6,6 +6,7 @@ use crate::device::{Device, Io};
 use abi::skbuff::flag;
 use runtime::{Context, Plumbing};
 use shm::SkBuff;
+use shm::crash::{self, Point};
 use shm::vitals::stage;
 use wire::ethernet::{self, Header};
 
@@ -31,6 +32,9 @@ impl Netdevd {
             stats: &mut self.stats,
         };
         let taken = self.device.receive(&mut io, budget, &mut self.raw);
+        if taken > 0 {
+            crash::reach(Point::DeviceRead);
+        }
         let mut raw = std::mem::take(&mut self.raw);
         for skb in raw.drain(..) {
             cx.plumbing.vitals.note(note::RX, skb.handle().packet());

@@ -10,6 +10,7 @@ use abi::plumbing::{Plumbing as Piece, StoreKey, ToWorker};
 use abi::{DevIndex, LinkId, RegionId, ServiceId};
 use anyhow::{Context as _, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm::crash::{self, Point};
 use shm::{Allocator, Arena, Bell, Link, Pool, Side, Vitals};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -277,7 +278,9 @@ impl Parts {
             channel_open: true,
             control_server: None,
         };
+        crash::reach(Point::Attached);
         plumbing.sweep();
+        crash::reach(Point::Swept);
         Ok(plumbing)
     }
 }

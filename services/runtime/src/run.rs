@@ -23,6 +23,7 @@ use abi::Nanos;
 use abi::config::DaemonConfig;
 use abi::control::{FromDaemon, ToDaemon};
 use anyhow::Context as _;
+use shm::crash::{self, Point};
 use shm::vitals::Phase;
 use std::os::fd::AsFd;
 
@@ -45,6 +46,8 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
     } = boot;
     let name = config.role.name();
     let _span = tracing::info_span!("daemon", name, id = config.service.0).entered();
+    #[cfg(feature = "crash-points")]
+    crash::install(config.service);
     let mut plumbing = Plumbing::receive(&config, channel)?;
     let signals = Signals::install().context("installing signal handlers")?;
     if let (kind, id) = plumbing.vitals.noted()
@@ -83,6 +86,7 @@ pub(crate) fn start<S: Service>(
     let mut service = S::restore(config, plumbing, clock::now())
         .with_context(|| format!("restoring {}", config.role.name()))?;
     plumbing.vitals.note(0, 0);
+    crash::reach(Point::Restored);
     plumbing
         .vitals
         .set_phase(Phase::Running, config.incarnation);
@@ -91,6 +95,7 @@ pub(crate) fn start<S: Service>(
     for link in &plumbing.links {
         link.force_bell();
     }
+    crash::reach(Point::Woken);
     Ok(service)
 }
 
@@ -110,8 +115,11 @@ pub(crate) fn turn<S: Service>(service: &mut S, plumbing: &mut Plumbing, now: Na
 /// Commit and release, and what the runtime does after them.
 fn settle<S: Service>(service: &mut S, plumbing: &mut Plumbing, now: Nanos) {
     let mut cx = Context { now, plumbing };
+    crash::reach(Point::Polled);
     service.commit(&mut cx);
+    crash::reach(Point::Committed);
     service.release(&mut cx);
+    crash::reach(Point::Released);
     for link in &mut plumbing.links {
         link.flush();
         let faults = link.take_faults();
@@ -121,6 +129,7 @@ fn settle<S: Service>(service: &mut S, plumbing: &mut Plumbing, now: Nanos) {
             plumbing.vitals.count(index::RING_FULL, faults.full);
         }
     }
+    crash::reach(Point::Flushed);
     if let Err(error) = plumbing.store.flush() {
         tracing::warn!(%error, "storing descriptors with the supervisor");
     }

@@ -12,6 +12,7 @@ use crate::channel::{ChannelError, FdChannel};
 use abi::RegionId;
 use abi::plumbing::{FromWorker, MAX_FDS, StoreKey};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm::crash::{self, Point};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,6 +97,7 @@ impl StoreClient {
                 tracing::warn!("the supervisor is gone; descriptors are no longer stored");
                 self.orphaned = true;
             }
+            crash::reach(Point::StoreSent);
             self.pending.drain(..count);
         }
         self.failed.take().map_or(Ok(()), Err)

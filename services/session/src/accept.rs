@@ -13,6 +13,7 @@ use abi::Endpoint;
 use abi::session::{AcceptMessage, accept};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use shm::crash::{self, Point};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use zerocopy::IntoBytes;
@@ -155,6 +156,7 @@ impl Sessions {
             MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
             None,
         )?;
+        crash::reach(Point::HandOverSent);
         self.tally.handed += 1;
         Ok(())
     }

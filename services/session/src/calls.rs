@@ -17,6 +17,7 @@ use abi::{LAYOUT_VERSION, RegionId};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, recv, sendmsg};
 use shm::SessionMemory;
+use shm::crash::{self, Point};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -80,6 +81,7 @@ impl Sessions {
         if let Some(session) = self.session_at_mut(index) {
             session.calling = true;
         }
+        crash::reach(Point::RequestTaken);
         match request {
             Some(Request {
                 id,
@@ -160,6 +162,7 @@ impl Sessions {
             session.attached = Some(attached);
             let record = session.record;
             self.state.commit(index, &record);
+            crash::reach(Point::SessionMade);
             self.activate(index);
         }
         let session = self.session_at(index).ok_or(libc::EBADF)?;
@@ -259,6 +262,7 @@ impl Sessions {
             s.shadow = Some(ours);
             s.handed = true;
         }
+        crash::reach(Point::ShadowMade);
         Ok(theirs)
     }
 
@@ -283,8 +287,10 @@ impl Sessions {
                 Some(Err(_)) => false,
                 None => true,
             };
+            crash::reach(Point::ReplySent);
             // Take the request; what does not fit the buffer goes with it.
             let _ = recv(fd, &mut [0u8; 8], MsgFlags::MSG_DONTWAIT);
+            crash::reach(Point::RequestConsumed);
             // An application that does not read its replies, or is gone.
             if !sent || out.last {
                 self.hang_up_session(crate::state::index(out.region), store);

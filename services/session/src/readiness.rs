@@ -3,6 +3,7 @@
 use crate::SocketRef;
 use crate::sessions::Sessions;
 use crate::store::FdStore;
+use shm::crash::{self, Point};
 use shm::sync::{Ordering, fence};
 
 impl Sessions {
@@ -22,9 +23,11 @@ impl Sessions {
         let Some(shadow) = session.used(socket.slot).and_then(|s| s.shadow.as_ref()) else {
             return;
         };
+        crash::reach(Point::PositionShown);
         if !words.mark_token() || refill {
             // EPIPE: closed (the hang-up will tell), or readable for good after the FIN.
             let _ = shadow.token();
+            crash::reach(Point::TokenWritten);
             self.tally.tokens += 1;
         }
     }
@@ -44,6 +47,7 @@ impl Sessions {
         };
         if words.take_stuffed() {
             if shadow.drain() {
+                crash::reach(Point::ShadowDrained);
                 self.tally.drains += 1;
             } else {
                 // It said so before it stuffed; it will look again and mark itself dirty.
@@ -57,6 +61,7 @@ impl Sessions {
     pub fn shut_wr(&self, socket: SocketRef) {
         if let Some(shadow) = self.shadow(socket) {
             shadow.shut_wr();
+            crash::reach(Point::EndShown);
         }
     }
 

@@ -11,6 +11,7 @@ use abi::RegionId;
 use abi::session::{SocketId, SocketState, accept};
 use nix::fcntl::{FallocateFlags, fallocate};
 use shm::SessionMemory;
+use shm::crash::{self, Point};
 use std::os::fd::AsFd;
 
 /// Buffers that were used further than this give their pages back when the socket is freed.
@@ -139,6 +140,7 @@ impl Sessions {
         };
         let zombie = s.handed && !s.closed && session.request.is_some();
         session.slots.release(socket.slot, zombie);
+        crash::reach(Point::SocketFreed);
         if let Some(words) = session.words(socket.slot) {
             words.set_state(if zombie {
                 SocketState::Closed

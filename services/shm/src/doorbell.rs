@@ -19,6 +19,7 @@
 //! to begin again, a producer that had seen the predecessor's number could mask the successor's
 //! arming without having signalled for it.
 
+use crate::crash::{self, Point};
 use crate::sync::{AtomicU32, Ordering, fence};
 
 const ARMED: u32 = 1;
@@ -34,6 +35,7 @@ pub fn ring(word: &AtomicU32, signal: impl FnOnce()) -> bool {
         return false;
     }
     signal();
+    crash::reach(Point::BellSignalled);
     let _ = word.compare_exchange(seen, seen & !ARMED, Ordering::Relaxed, Ordering::Relaxed);
     true
 }
@@ -64,6 +66,7 @@ impl Armings {
         word.swap((self.number << 1) | ARMED, Ordering::Relaxed);
         // Pairs with the fence in `ring`.
         fence(Ordering::SeqCst);
+        crash::reach(Point::BellArmed);
     }
 
     /// Masks, when there was work after arming or the wait is over. Take the signal away after

@@ -12,6 +12,7 @@
 //!     record   two-copy checksummed      records  a table of them in a memfd
 //!     dirty    bitmap of changed sockets session  the memory that has it
 //!     vitals   progress, crash note, trace, counters of a daemon
+//!     crash    where tests have a daemon die
 //!     arena    the pools and regions that one process has attached
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! memfds and run under loom too (feature `loom`), where an actor can die at any step; see
 //! `tests/loom_*.rs`. What is in `mapped` gives them their words.
 
+pub mod crash;
 pub mod dirty;
 pub mod doorbell;
 pub mod error;

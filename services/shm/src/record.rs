@@ -10,6 +10,7 @@
 //! leaves the old record, after it the new one; there is no between. One process writes, and
 //! only its successor reads, so the orderings matter for the order of stores alone.
 
+use crate::crash::{self, Point};
 use crate::sync::{AtomicU64, Ordering, compiler_fence};
 
 /// Bytes in front of a copy's contents.
@@ -72,8 +73,10 @@ pub fn commit(word: &AtomicU64, copies: &mut impl Copies, bytes: &[u8]) {
         checksum(version(after), bytes),
         bytes,
     );
+    crash::reach(Point::RecordWritten);
     // Release: the copy is written before the word names it.
     word.store(after, Ordering::Release);
+    crash::reach(Point::RecordFlipped);
     // The next commit overwrites what was current until here; its writes must not be compiled
     // to before the store. (A killed process has executed a prefix of its instructions, so that
     // is all there is to order.)
@@ -83,6 +86,7 @@ pub fn commit(word: &AtomicU64, copies: &mut impl Copies, bytes: &[u8]) {
 /// Takes the record out of use.
 pub fn clear(word: &AtomicU64) {
     word.store(cleared(word.load(Ordering::Relaxed)), Ordering::Release);
+    crash::reach(Point::RecordCleared);
     // As in `commit`.
     compiler_fence(Ordering::SeqCst);
 }

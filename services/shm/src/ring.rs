@@ -16,6 +16,7 @@
 //!   were swept from its predecessor, or that it had handed on: stale, skipped. A few lost
 //!   packets.
 
+use crate::crash::{self, Point};
 use crate::error::PeerFault;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -122,6 +123,7 @@ impl<'a> Producer<'a> {
         };
         slot.store(handle, Ordering::Relaxed);
         self.pushed = self.pushed.wrapping_add(1);
+        crash::reach(Point::RingWritten);
         true
     }
 
@@ -134,6 +136,7 @@ impl<'a> Producer<'a> {
             // written before are visible to who sees the new tail.
             self.words.tail.store(self.pushed, Ordering::Release);
             self.tail = self.pushed;
+            crash::reach(Point::RingPublished);
         }
         n
     }
@@ -245,6 +248,7 @@ impl<'a> Consumer<'a> {
             // over, and the slots are claimed.
             self.words.head.store(self.head, Ordering::Release);
             self.freed = self.head;
+            crash::reach(Point::RingAdvanced);
         }
     }
 }

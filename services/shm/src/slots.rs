@@ -6,6 +6,7 @@
 //! successor that meets the head's handle again finds the packet incomplete and frees the rest.
 //! Nothing is lost but the packet.
 
+use crate::crash::{self, Point};
 use crate::owner;
 use crate::ring::{Producer, RingWords};
 use crate::sync::{AtomicU64, Ordering};
@@ -94,8 +95,11 @@ impl<'a> Slots<'a> {
     /// Frees one slot that is `me`'s; false if it was not.
     #[inline]
     pub fn free(&self, of: Use, me: ServiceId) -> bool {
-        self.word(of.slot)
-            .is_some_and(|w| owner::free(w, of.generation, me))
+        let freed = self
+            .word(of.slot)
+            .is_some_and(|w| owner::free(w, of.generation, me));
+        crash::reach(Point::SlotFreed);
+        freed
     }
 
     /// Takes over the packet whose head is `head`. `read` copies the descriptor; it is called
@@ -121,12 +125,16 @@ impl<'a> Slots<'a> {
             Ok(Some(extra)) if extra.slot != head.slot => self.transfer(extra, from, me),
             _ => None,
         };
+        if extra.is_some() {
+            crash::reach(Point::ExtraClaimed);
+        }
         let Some(generation) = owner::transfer(word, head.generation, from, me) else {
             if let Some(extra) = extra {
                 self.free(extra, me);
             }
             return None;
         };
+        crash::reach(Point::SlotClaimed);
         Some(Taken {
             head: Use {
                 slot: head.slot,

@@ -3,6 +3,7 @@
 //! The words are the truth; a hint that is wrong costs one failed compare-and-swap. So there is
 //! nothing here that must survive, and slots may be freed by anyone without telling.
 
+use crate::crash::{self, Point};
 use crate::mapped::pool::{Pool, SizeClass};
 use crate::mapped::skbuff::SkBuff;
 use crate::slots::Use;
@@ -56,6 +57,7 @@ impl Hints {
         for round in 0..2 {
             while let Some(slot) = self.free.pop() {
                 if let Some(of) = pool.slots().allocate(slot, me) {
+                    crash::reach(Point::SlotAllocated);
                     return Some(of);
                 }
             }

@@ -1,0 +1,252 @@
+//! Crash points: places where a test has a daemon die, between every two steps that others can
+//! see. Compiled in by the feature `crash-points` only; without it [`reach`] is nothing.
+//!
+//! A test makes a [`Trigger`] (a memfd) and names it in the environment of the supervisor as
+//! [`VARIABLE`]; every daemon maps it at its start ([`install`]). It counts how often each
+//! service reaches each point, and has one service killed, by `SIGKILL` to itself, when it reaches
+//! one point for the nth time. Applications do not install it and never die of it.
+//!
+//! Adding a step that others can see means adding its point here; ARCHITECTURE.md lists them all
+//! and a test compares the two.
+
+/// Environment variable with the path of the trigger's memory.
+pub const VARIABLE: &str = "STRATA_CRASH_POINTS";
+
+macro_rules! points {
+    ($($(#[doc = $doc:literal])+ $point:ident = $name:literal;)+) => {
+        /// A point. The name of one is where the process is when it dies.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Point { $($(#[doc = $doc])+ $point,)+ }
+
+        impl Point {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$point),+];
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$point => $name),+ }
+            }
+        }
+    };
+}
+
+points! {
+    /// A slot was allocated: it is ours and published nowhere.
+    SlotAllocated = "slot-allocated";
+    /// The second slot of a packet was claimed, the first is still the neighbour's.
+    ExtraClaimed = "extra-claimed";
+    /// A packet was claimed, its place in the ring not given back.
+    SlotClaimed = "slot-claimed";
+    /// A slot was freed; a second one of the packet may not be.
+    SlotFreed = "slot-freed";
+    /// A handle is in the ring, behind the published end.
+    RingWritten = "ring-written";
+    /// The ring's end is published, nobody was woken.
+    RingPublished = "ring-published";
+    /// Places in the ring were given back.
+    RingAdvanced = "ring-advanced";
+    /// The neighbour's eventfd was written, its armed word not masked.
+    BellSignalled = "bell-signalled";
+    /// The own bell is armed, the last look at the inputs not taken.
+    BellArmed = "bell-armed";
+    /// The older copy of a record is written, the word names the other.
+    RecordWritten = "record-written";
+    /// The word names the new copy.
+    RecordFlipped = "record-flipped";
+    /// A record was taken out of use.
+    RecordCleared = "record-cleared";
+    /// A batch was taken in, nothing of it committed.
+    Polled = "polled";
+    /// A batch was committed, nothing of it let out.
+    Committed = "committed";
+    /// A batch was let out except for what the links and the store hold.
+    Released = "released";
+    /// Links were flushed, descriptors not stored.
+    Flushed = "flushed";
+    /// Descriptors were sent to the store.
+    StoreSent = "store-sent";
+    /// At the start: everything is attached, nothing swept.
+    Attached = "attached";
+    /// At the start: the predecessor's slots are swept.
+    Swept = "swept";
+    /// At the start: state is restored, neighbours are not woken.
+    Restored = "restored";
+    /// At the start: neighbours are woken, the supervisor does not know that we are ready.
+    Woken = "woken";
+    /// A request was carried out in memory, its effect not committed.
+    RequestTaken = "request-taken";
+    /// A request's reply was sent, the request not taken off.
+    ReplySent = "reply-sent";
+    /// The request was taken off.
+    RequestConsumed = "request-consumed";
+    /// A session's record is committed, its memory not stored.
+    SessionMade = "session-made";
+    /// A socket's pair is made and its storing queued.
+    ShadowMade = "shadow-made";
+    /// A connection's descriptor was sent to its listener's application.
+    HandOverSent = "hand-over-sent";
+    /// A position or a state was shown to the application, no token written.
+    PositionShown = "position-shown";
+    /// A readiness token was written.
+    TokenWritten = "token-written";
+    /// A stuffed shadow was drained.
+    ShadowDrained = "shadow-drained";
+    /// The peer's end was shown.
+    EndShown = "end-shown";
+    /// A socket's slot was freed, its descriptor not forgotten.
+    SocketFreed = "socket-freed";
+    /// A frame was written to the device, its slot not freed.
+    DeviceWritten = "device-written";
+    /// A frame was read from the device, its handle in no ring.
+    DeviceRead = "device-read";
+}
+
+/// The process is at `point`.
+#[inline]
+pub fn reach(point: Point) {
+    #[cfg(all(feature = "crash-points", not(feature = "loom")))]
+    armed::reach(point);
+    #[cfg(not(all(feature = "crash-points", not(feature = "loom"))))]
+    let _ = point;
+}
+
+#[cfg(all(feature = "crash-points", not(feature = "loom")))]
+pub use armed::{Trigger, install};
+
+#[cfg(all(feature = "crash-points", not(feature = "loom")))]
+mod armed {
+    use super::{Point, VARIABLE};
+    use crate::{Mapping, ShmError, mapping};
+    use abi::ServiceId;
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far; then from
+    /// [`COUNTS`] on how often each service (64) reached each point (64).
+    const ARMED: usize = 0;
+    const SERVICE: usize = 1;
+    const LEFT: usize = 2;
+    const DEATHS: usize = 3;
+    const COUNTS: usize = 64;
+    const SIZE: usize = (COUNTS + 64 * 64) * 4;
+
+    static INSTALLED: OnceLock<(Mapping, ServiceId)> = OnceLock::new();
+
+    fn word(memory: &Mapping, index: usize) -> Option<&AtomicU32> {
+        memory.u32_at(index * 4)
+    }
+
+    fn load(memory: &Mapping, index: usize) -> u32 {
+        word(memory, index).map_or(0, |w| w.load(Ordering::Acquire))
+    }
+
+    fn count(service: ServiceId, point: Point) -> usize {
+        COUNTS + usize::from(service.0 % 64) * 64 + point as usize
+    }
+
+    /// Attaches to the trigger that the environment names, as `me`; without one nothing happens.
+    pub fn install(me: ServiceId) {
+        let Some(path) = std::env::var_os(VARIABLE) else {
+            return;
+        };
+        let file = File::options().read(true).write(true).open(path);
+        if let Ok(memory) = file
+            .map_err(|_| ())
+            .and_then(|file| Mapping::map(&file, SIZE, true).map_err(|_| ()))
+        {
+            let _ = INSTALLED.set((memory, me));
+        }
+    }
+
+    pub(super) fn reach(point: Point) {
+        let Some((memory, me)) = INSTALLED.get() else {
+            return;
+        };
+        if let Some(count) = word(memory, count(*me, point)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if load(memory, ARMED) != point as u32 + 1 || load(memory, SERVICE) != u32::from(me.0) {
+            return;
+        }
+        let left = word(memory, LEFT).map_or(0, |w| w.fetch_sub(1, Ordering::AcqRel));
+        if left != 1 {
+            return;
+        }
+        for (index, value) in [(ARMED, 0), (DEATHS, load(memory, DEATHS) + 1)] {
+            if let Some(word) = word(memory, index) {
+                word.store(value, Ordering::Release);
+            }
+        }
+        let _ = kill(Pid::this(), Signal::SIGKILL);
+        // The signal is delivered before the call returns; this is for the compiler.
+        std::process::abort();
+    }
+
+    /// A test's side.
+    #[derive(Debug)]
+    pub struct Trigger {
+        memory: Mapping,
+        fd: OwnedFd,
+    }
+
+    impl Trigger {
+        /// A trigger that is not armed.
+        ///
+        /// # Errors
+        /// When the kernel refuses.
+        pub fn new() -> Result<Self, ShmError> {
+            let fd = mapping::create("strata-crash-points", SIZE)?;
+            Ok(Self {
+                memory: Mapping::map(&fd, SIZE, true)?,
+                fd,
+            })
+        }
+
+        /// What [`VARIABLE`] is to be set to; good while this process lives.
+        #[must_use]
+        pub fn path(&self) -> String {
+            use std::os::fd::AsRawFd;
+            format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())
+        }
+
+        /// Has `service` die when it reaches `point` for the `nth` time (from 1) from now on.
+        pub fn arm(&self, service: ServiceId, point: Point, nth: u32) {
+            let words = [
+                (ARMED, 0),
+                (SERVICE, u32::from(service.0)),
+                (LEFT, nth.max(1)),
+                (ARMED, point as u32 + 1),
+            ];
+            for (index, value) in words {
+                if let Some(word) = word(&self.memory, index) {
+                    word.store(value, Ordering::Release);
+                }
+            }
+        }
+
+        /// Nobody is to die any more.
+        pub fn disarm(&self) {
+            if let Some(word) = word(&self.memory, ARMED) {
+                word.store(0, Ordering::Release);
+            }
+        }
+
+        /// Deaths so far.
+        #[must_use]
+        pub fn deaths(&self) -> u32 {
+            load(&self.memory, DEATHS)
+        }
+
+        /// How often `service` has reached `point`.
+        #[must_use]
+        pub fn reached(&self, service: ServiceId, point: Point) -> u32 {
+            load(&self.memory, count(service, point))
+        }
+    }
+}
