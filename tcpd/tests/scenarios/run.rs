@@ -283,18 +283,18 @@ impl Run {
             .get(name)
             .ok_or_else(|| format!("no flow `{name}`"))?
             .clone();
-        if self.killed {
-            self.advance(to)?;
-        } else {
-            // Only until something comes, so that a range ends there.
-            while self.sent.is_empty() && self.world().now < to {
+        let mut reason = String::new();
+        loop {
+            let Some(sent) = self.sent.pop_front() else {
+                // Time passes only until something comes, so that a range ends there.
+                if self.world().now >= to {
+                    break;
+                }
                 let next = self.world().next_event(to).unwrap_or(to);
                 self.world().now = next;
                 self.end_batch()?;
-            }
-        }
-        let mut reason = String::new();
-        while let Some(sent) = self.sent.pop_front() {
+                continue;
+            };
             let verdict = if sent.flow == name {
                 flow.compare(seg, &sent, &mut self.names)
             } else {
