@@ -1,8 +1,8 @@
 //! Which data may leave: retransmissions, new data, the FIN.
 
 use super::build;
+use super::unit::unit_size;
 use super::{arm_retransmit, has_work};
-use crate::engine::config::Config;
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::pmtu::Probe;
 use crate::engine::recovery::Phase;
@@ -17,20 +17,11 @@ fn segment_size(conn: &Conn) -> u32 {
     conn.tcb.mss().saturating_sub(build::sack_len(conn)).max(1)
 }
 
-/// Payload of the largest unit: as many full segments as the device below takes at once.
-fn unit_size(config: &Config, mss: u32) -> u32 {
-    if config.max_gso >= 2 * mss {
-        config.max_gso / mss * mss
-    } else {
-        mss
-    }
-}
-
 /// Sends lost holes again as far as the congestion window allows. Returns whether the budget
 /// ended it.
 pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -> bool {
     let mss = segment_size(conn);
-    let unit = unit_size(ctx.config, mss);
+    let unit = unit_size(conn, ctx.config, mss);
     if core::mem::take(&mut conn.rt.rexmit_now)
         && let Some((start, end)) = conn.tcb.first_hole()
     {
@@ -167,7 +158,7 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
     restart_after_idle(conn, ctx);
     conn.tcb.refresh_path_mtu(ctx.now);
     let mss = segment_size(conn);
-    let mut unit = unit_size(ctx.config, mss);
+    let mut unit = unit_size(conn, ctx.config, mss);
     if conn.tcb.snd_up > conn.tcb.snd_nxt {
         // The urgent pointer is relative to its segment's start: no merged ones.
         unit = mss;

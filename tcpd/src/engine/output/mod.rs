@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Any segment carries the acknowledgement, so that a whole batch costs at most one bare ACK.
-//! What keeps data back (window, congestion window, Nagle) is decided in [`data`]; how a segment
-//! looks in [`build`].
+//! What keeps data back (window, congestion window, Nagle) is decided in [`data`]; how large a
+//! unit may be in [`unit`]; how a segment looks in [`build`].
 
 pub(crate) mod build;
 mod data;
+mod unit;
 
 use super::conn::{Conn, Ctx, Probe};
 use super::recovery::Phase;
