@@ -215,6 +215,7 @@ type Connection = (Box<dyn Stream>, std::net::TcpStream);
 /// Connections of the application to the peer.
 fn connections(side: &Side, count: usize) -> Result<Vec<Connection>> {
     let listener = TcpListener::bind((side.peer, 0)).context("the peer cannot listen")?;
+    compete(&listener);
     let port = listener.local_addr()?.port();
     let mut connections = Vec::new();
     for _ in 0..count {
@@ -222,7 +223,6 @@ fn connections(side: &Side, count: usize) -> Result<Vec<Connection>> {
             .connect(port)
             .context("the application cannot connect")?;
         let (theirs, _) = listener.accept()?;
-        compete(&theirs);
         connections.push((ours, theirs));
     }
     Ok(connections)

@@ -6,12 +6,15 @@ use anyhow::{Context, Result, anyhow};
 use core::net::Ipv4Addr;
 use libsocket::Stack;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpCongestion};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket,
+    sockopt::TcpCongestion,
+};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -122,6 +125,20 @@ fn ask<T>(
     answered.recv().map_err(|_| gone())?
 }
 
+/// Connects a socket of the kernel that competes. It does so before it connects: one that was
+/// opened with bbr, the default of some machines, keeps pacing whatever it is given afterwards.
+fn connect_competing(to: SocketAddr) -> io::Result<TcpStream> {
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    compete(&fd);
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(TcpStream::from(fd))
+}
+
 /// Gives a socket of the kernel the congestion control that is compared with; where the kernel
 /// refuses, it keeps its own.
 pub(super) fn compete(socket: &impl AsFd) {
@@ -191,8 +208,7 @@ fn serve(asked: &Receiver<Wanted>) {
     for wanted in asked {
         match wanted {
             Wanted::Stream(to, answer) => {
-                let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5));
-                let _ = answer.send(stream.inspect(compete));
+                let _ = answer.send(connect_competing(to));
             }
             Wanted::Datagrams(answer) => {
                 let _ = answer.send(UdpSocket::bind((APPLICATION, 0)));
