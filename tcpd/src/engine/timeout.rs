@@ -173,6 +173,13 @@ impl Conn {
             self.give_up(ctx);
             return;
         }
+        // As Linux: nobody waits for what an orphan has left to send, so a peer that answers
+        // probes with a closed window for ever must not hold its memory for ever.
+        if self.tcb.is_orphan() && self.tcb.counters.persist_probes >= ctx.config.orphan_retries {
+            ctx.stats.aborted_timeout += 1;
+            self.abort(Some(Errno::ETIMEDOUT), ctx);
+            return;
+        }
         if self.tcb.snd_wnd > 0 {
             self.rt.push_now = true;
         } else {

@@ -1,14 +1,52 @@
 //! An application at one end of a connection: writes a pattern, checks the other's, in random
-//! pieces, with random pauses; closes one way or both.
+//! pieces, with random pauses; ends as its script says.
 
+use crate::script::{End, Script, first_options, random_option};
 use abi::Nanos;
+use abi::session::SockOpt;
 use fastrand::Rng;
 use tcpd::engine::{AppWords, ConnId, State, Tcb};
 
+/// Eight bytes of stream `key`.
+fn word(key: u64, index: u64) -> [u8; 8] {
+    let x = (index ^ key.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x ^ (x >> 29))
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        .to_le_bytes()
+}
+
 /// Byte `position` of stream `key`.
 pub(crate) fn pattern(key: u64, position: u64) -> u8 {
-    let x = (position ^ key.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x >> 53) as u8
+    word(key, position >> 3)[(position & 7) as usize]
+}
+
+/// Copies stream `key` from `position` on into a ring.
+pub(crate) fn fill(ring: &mut [u8], key: u64, position: u64, len: u64) {
+    let size = ring.len();
+    let mut at = position;
+    while at < position + len {
+        let bytes = word(key, at >> 3);
+        let upto = ((at | 7) + 1).min(position + len);
+        for p in at..upto {
+            ring[p as usize % size] = bytes[(p & 7) as usize];
+        }
+        at = upto;
+    }
+}
+
+/// Compares the same.
+pub(crate) fn check(ring: &[u8], key: u64, position: u64, len: u64) {
+    let size = ring.len();
+    let mut at = position;
+    while at < position + len {
+        let bytes = word(key, at >> 3);
+        let upto = ((at | 7) + 1).min(position + len);
+        for p in at..upto {
+            let (got, wanted) = (ring[p as usize % size], bytes[(p & 7) as usize]);
+            assert!(got == wanted, "wrong byte {p}: {got}, not {wanted}");
+        }
+        at = upto;
+    }
 }
 
 /// A socket's memory: survives the engine.
@@ -18,61 +56,47 @@ pub(crate) struct Memory {
     pub(crate) rx: Vec<u8>,
 }
 
-/// How it goes about it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Habits {
-    /// Probability of a pause of seconds.
-    pub(crate) slow: f64,
-    /// Reads and writes as much as it can.
-    pub(crate) bulk: bool,
-    /// Longest time between two actions.
-    pub(crate) pause: Nanos,
-}
-
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) conn: ConnId,
     pub(crate) generation: u32,
     pub(crate) words: AppWords,
-    send_key: u64,
-    send_total: u64,
-    receive_key: u64,
-    receive_total: u64,
+    pub(crate) script: Script,
+    /// Options that are to be set; until a commit has seen them they are set again.
+    pub(crate) options: Vec<SockOpt>,
     /// The last descriptor is closed.
     pub(crate) closed: bool,
+    /// The errno that ended the connection.
+    pub(crate) failed: Option<i32>,
     /// The record was seen connected.
     connected: bool,
-    habits: Habits,
     rng: Rng,
 }
 
 impl App {
-    pub(crate) fn new(
-        conn: ConnId,
-        generation: u32,
-        send: (u64, u64),
-        receive: (u64, u64),
-        habits: Habits,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(conn: ConnId, generation: u32, script: Script) -> Self {
+        let mut rng = Rng::with_seed(script.seed);
+        let options = if script.habits.options {
+            first_options(&mut rng)
+        } else {
+            Vec::new()
+        };
         Self {
             conn,
             generation,
             words: AppWords::default(),
-            send_key: send.0,
-            send_total: send.1,
-            receive_key: receive.0,
-            receive_total: receive.1,
+            script,
+            options,
             closed: false,
+            failed: None,
             connected: false,
-            habits,
-            rng: Rng::with_seed(seed),
+            rng,
         }
     }
 
     /// Everything was sent and received, and both ends said so.
     fn is_done(&self, record: &Tcb) -> bool {
-        self.words.shut_wr && record.peer_finished() && self.words.consumed == self.receive_total
+        self.words.shut_wr && record.peer_finished() && self.is_delivered()
     }
 
     /// Acts on the committed record. Returns when it wants to act again.
@@ -87,7 +111,23 @@ impl App {
         }
         let record = record.expect("the record of an open socket vanished");
         assert_eq!(record.generation, self.generation);
-        assert_eq!(record.error, 0, "connection failed: {:?}", record.state());
+        let over = record.state() == State::Closed && !self.is_done(record);
+        if record.error != 0 || over {
+            self.on_broken(record, memory);
+            return None;
+        }
+        if self.script.patience.is_some_and(|at| now >= at) {
+            self.close();
+            return None;
+        }
+        let next = self.go_on(now, record, memory);
+        match self.script.patience {
+            Some(at) if !self.closed => Some(next.map_or(at, |next| next.min(at))),
+            _ => next,
+        }
+    }
+
+    fn go_on(&mut self, now: Nanos, record: &Tcb, memory: &mut Memory) -> Option<Nanos> {
         if !self.connected {
             if matches!(record.state(), State::SynSent | State::SynReceived) {
                 return None;
@@ -97,29 +137,72 @@ impl App {
         if self.rng.f64() < 0.5 {
             self.words.accepted = true;
         }
-        if self.rng.f64() < self.habits.slow {
+        if self.rng.f64() < self.script.habits.slow {
             return Some(now + self.rng.u64(0..3_000_000_000));
+        }
+        if self.script.habits.options && self.rng.u8(..50) == 0 {
+            self.options.push(random_option(&mut self.rng));
         }
         self.read(record, memory);
         self.write(record, memory);
-        if self.words.written == self.send_total {
+        if self.wants_to_end() {
+            self.close();
+            return None;
+        }
+        if self.words.written == self.script.send.total {
+            if self.script.end == End::Close {
+                self.close();
+                return None;
+            }
             self.words.shut_wr = true;
         }
-        if self.is_done(record) {
-            self.words.accepted = true;
-            self.closed = true;
+        if self.is_done(record) && (record.fin_acked() || !self.script.waits) {
+            self.close();
             return None;
         }
         let unread = record.received_upto() > self.words.consumed;
         let space = record.acked_upto() + memory.tx.len() as u64 > self.words.written;
-        let busy =
-            unread || (space && self.words.written < self.send_total) || !self.words.accepted;
-        busy.then(|| now + self.rng.u64(1_000..self.habits.pause))
+        let more = self.script.may_write(self.words.consumed) > self.words.written;
+        let busy = unread || (space && more) || !self.words.accepted;
+        busy.then(|| now + self.rng.u64(1_000..self.script.habits.pause))
+    }
+
+    fn close(&mut self) {
+        self.words.accepted = true;
+        self.closed = true;
+    }
+
+    fn wants_to_end(&mut self) -> bool {
+        let moved = self.words.written + self.words.consumed;
+        match self.script.end {
+            End::Abandon(after) => moved >= after,
+            End::Abort(after) if moved >= after => {
+                self.options.push(SockOpt::Linger(Some(0)));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The connection is over for a reason that is not this end's.
+    fn on_broken(&mut self, record: &Tcb, memory: &Memory) {
+        // The peer's TIME_WAIT may be over before its last answer has arrived; whether it has got
+        // everything, it looks for itself.
+        let only_the_end = self.is_done(record);
+        assert!(
+            self.script.tolerant || only_the_end,
+            "the connection broke: errno {}",
+            record.error
+        );
+        self.failed = Some(record.error);
+        let left = record.received_upto() - self.words.consumed;
+        self.take(left, memory);
+        self.close();
     }
 
     /// All, little, or any number.
     fn piece(&mut self) -> u8 {
-        if self.habits.bulk {
+        if self.script.habits.bulk {
             0
         } else {
             self.rng.u8(..3)
@@ -128,7 +211,14 @@ impl App {
 
     /// Everything the peer had to say was read.
     pub(crate) fn is_delivered(&self) -> bool {
-        self.words.consumed == self.receive_total
+        self.words.consumed == self.script.receive.total
+    }
+
+    fn take(&mut self, n: u64, memory: &Memory) {
+        let stream = self.script.receive;
+        check(&memory.rx, stream.key, self.words.consumed, n);
+        self.words.consumed += n;
+        assert!(self.words.consumed <= stream.total, "more than was sent");
     }
 
     fn read(&mut self, record: &Tcb, memory: &Memory) {
@@ -138,29 +228,24 @@ impl App {
             1 => available.min(self.rng.u64(0..100)),
             _ => self.rng.u64(0..=available),
         };
-        for position in self.words.consumed..self.words.consumed + n {
-            let byte = memory.rx[position as usize % memory.rx.len()];
-            assert_eq!(byte, pattern(self.receive_key, position), "byte {position}");
-        }
-        self.words.consumed += n;
-        assert!(self.words.consumed <= self.receive_total);
-        if record.peer_finished() {
-            assert_eq!(record.received_upto(), self.receive_total, "early end");
+        self.take(n, memory);
+        if record.peer_finished() && !self.script.tolerant {
+            let total = self.script.receive.total;
+            assert_eq!(record.received_upto(), total, "early end");
         }
     }
 
     fn write(&mut self, record: &Tcb, memory: &mut Memory) {
         let space = record.acked_upto() + memory.tx.len() as u64 - self.words.written;
-        let most = space.min(self.send_total - self.words.written);
+        let limit = self.script.may_write(self.words.consumed);
+        let most = space.min(limit.saturating_sub(self.words.written));
         let n = match self.piece() {
             0 => most,
             1 => most.min(self.rng.u64(0..2_000)),
             _ => self.rng.u64(0..=most),
         };
-        let len = memory.tx.len();
-        for position in self.words.written..self.words.written + n {
-            memory.tx[position as usize % len] = pattern(self.send_key, position);
-        }
+        let key = self.script.send.key;
+        fill(&mut memory.tx, key, self.words.written, n);
         self.words.written += n;
     }
 }

@@ -1,47 +1,69 @@
 //! How fast, in virtual time: a bulk transfer must come near what the link or, under random
 //! loss, the square-root law of congestion avoidance (Mathis et al. 1997) allows.
 
-use crate::link::Impairment;
-use crate::world::{Plan, World};
-use abi::Nanos;
+use crate::campaign;
+use crate::link::{Impairment, Loss};
+use crate::plan::{AppPlan, Far, HostPlan, Plan};
 
 /// Bytes a second of a one-way bulk transfer over the link.
-fn goodput(impairment: Impairment, bytes: u64, seed: u64) -> f64 {
+fn goodput(name: &str, impairment: &Impairment, bytes: u64, seed: u64) -> f64 {
+    let host = HostPlan {
+        kill: 0.0,
+        max_gso: 65_000,
+        gro: false,
+        buffers: (1 << 20, 1 << 20),
+        timestamps: true,
+        sack: true,
+        scaling: true,
+        budget: 1_000,
+        ecn: abi::config::EcnMode::Passive,
+        mtu_probing: abi::config::MtuProbing::Blackhole,
+    };
     let plan = Plan {
         seed,
-        impairment,
+        far: Far::Engine,
+        v6: false,
+        paths: [impairment.clone(), impairment.clone()],
+        boxes: Default::default(),
+        hosts: [host, host],
+        apps: AppPlan {
+            bytes,
+            bulk: true,
+            exchange: false,
+            rude: false,
+            slow: 0.0,
+            pause: 100_000,
+            options: false,
+            patience: 0,
+        },
         connections: 1,
-        bytes,
-        buffers: (1 << 20, 1 << 20),
-        kill: [0.0, 0.0],
+        rounds: 1,
         simultaneous: false,
-        options: true,
-        max_gso: 65_000,
-        budget: 1_000,
-        slow: 0.0,
-        bulk: true,
-        app_pause: 100_000,
     };
-    let time: Nanos = World::new(&plan).run();
-    bytes as f64 / (time as f64 / 1e9)
+    bytes as f64 / (campaign::run(name, &plan) as f64 / 1e9)
 }
 
 fn link(delay_ms: u64, rate: u64, queue: u64, loss: f64, reorder: f64) -> Impairment {
     Impairment {
-        loss,
-        duplicate: 0.0,
+        loss: if loss == 0.0 {
+            Loss::None
+        } else {
+            Loss::Random(loss)
+        },
         reorder,
         delay: delay_ms * 1_000_000,
-        jitter: 0,
         rate,
         queue,
+        ..Impairment::none()
     }
 }
 
 #[test]
 fn a_link_is_filled() {
     for (delay, rate, queue) in [(1, 12_500_000, 100_000), (10, 12_500_000, 300_000)] {
-        let got = goodput(link(delay, rate, queue, 0.0, 0.0), 10_000_000, 1);
+        let link = link(delay, rate, queue, 0.0, 0.0);
+        let runs = (1..=5).map(|seed| goodput("a_link", &link, 10_000_000, seed));
+        let got = runs.sum::<f64>() / 5.0;
         let share = got / rate as f64;
         eprintln!("{delay} ms, {rate} B/s: {share:.2} of the rate");
         assert!(share > 0.8, "{share}");
@@ -56,7 +78,8 @@ fn random_loss_follows_the_square_root_law() {
         let mut sum = 0.0;
         for seed in 0..5 {
             sum += goodput(
-                link(delay, 50_000_000, 10_000_000, loss, 0.0),
+                "random_loss",
+                &link(delay, 50_000_000, 10_000_000, loss, 0.0),
                 (law * 8.0) as u64,
                 seed,
             );
@@ -70,7 +93,12 @@ fn random_loss_follows_the_square_root_law() {
 #[test]
 fn reordering_is_not_taken_for_loss() {
     let rate = 12_500_000;
-    let got = goodput(link(5, rate, 400_000, 0.0, 0.02), 10_000_000, 3);
+    let got = goodput(
+        "reordering",
+        &link(5, rate, 400_000, 0.0, 0.02),
+        10_000_000,
+        3,
+    );
     let share = got / rate as f64;
     eprintln!("2 % reordered: {share:.2} of the rate");
     assert!(share > 0.5, "{share}");

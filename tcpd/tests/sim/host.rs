@@ -1,85 +1,39 @@
 //! One machine: an engine, its committed records, the memory of its sockets, its applications;
 //! and a shell that does what tcpd's process does, crashes included.
 
-use crate::app::{App, Memory};
+use crate::app::App;
 use crate::invariants::History;
-use crate::link::Packet;
+use crate::memory::Memories;
+use crate::packet::{Packet, merge_received};
+use crate::plan::HostPlan;
 use abi::{Endpoint, Nanos};
 use fastrand::Rng;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use tcpd::engine::{
-    Actions, Buffers, Config, ConnId, Engine, Notice, OpenParams, Payload, Route, SegmentMeta,
-    SegmentOut, SocketRef, Tcb,
+    Actions, Config, ConnId, Engine, Errno, IcmpError, Notice, OpenParams, Route, SegmentMeta,
+    SegmentOut, SocketRef, State, Tcb,
 };
-use wire::tcp::Repr;
-
-/// All sockets' memory.
-#[derive(Debug, Default)]
-pub(crate) struct Memories {
-    pub(crate) sockets: HashMap<SocketRef, Memory>,
-    next_slot: u32,
-    capacity: (usize, usize),
-}
-
-impl Memories {
-    fn make(&mut self) -> SocketRef {
-        self.next_slot += 1;
-        let owner = SocketRef {
-            region: 1 << 24,
-            slot: self.next_slot,
-        };
-        let memory = Memory {
-            tx: vec![0; self.capacity.0],
-            rx: vec![0; self.capacity.1],
-        };
-        self.sockets.insert(owner, memory);
-        owner
-    }
-}
-
-impl Buffers for Memories {
-    fn place(
-        &mut self,
-        owner: SocketRef,
-        position: u64,
-        payload: &dyn Payload,
-        offset: usize,
-        len: usize,
-    ) -> bool {
-        let Some(memory) = self.sockets.get_mut(&owner) else {
-            return false;
-        };
-        let mut bytes = vec![0; len];
-        assert!(payload.copy_to(offset, &mut bytes));
-        let size = memory.rx.len();
-        assert!(len <= size);
-        for (i, byte) in bytes.into_iter().enumerate() {
-            memory.rx[(position as usize + i) % size] = byte;
-        }
-        true
-    }
-
-    fn attach(&mut self, _: ConnId, _: SocketRef, _: ConnId) -> Option<SocketRef> {
-        Some(self.make())
-    }
-}
+use wire::tcp::{Flags, Repr};
 
 /// How applications on a host behave; told by the world.
 pub(crate) type MakeApp = Box<dyn FnMut(ConnId, &Tcb) -> App>;
+
+/// A host gives up dying after so many deaths, so that runs end.
+const MOST_KILLS: u64 = 3_000;
 
 pub(crate) struct Host {
     pub(crate) name: &'static str,
     pub(crate) engine: Engine,
     pub(crate) config: Config,
+    pub(crate) plan: HostPlan,
+    pub(crate) v6: bool,
     pub(crate) committed: BTreeMap<ConnId, Tcb>,
     pub(crate) memories: Memories,
-    pub(crate) apps: HashMap<SocketRef, App>,
+    /// By slot of their memory.
+    pub(crate) apps: BTreeMap<u32, App>,
     pub(crate) inbox: Vec<Packet>,
     pub(crate) wake: Option<Nanos>,
-    /// Probability that a batch ends in a crash.
-    pub(crate) kill: f64,
     pub(crate) kills: u64,
-    pub(crate) finished: u64,
     make_app: MakeApp,
     history: History,
     actions: Actions,
@@ -90,8 +44,8 @@ impl Host {
     pub(crate) fn new(
         name: &'static str,
         config: Config,
-        capacity: (usize, usize),
-        kill: f64,
+        plan: HostPlan,
+        v6: bool,
         seed: u64,
         make_app: MakeApp,
     ) -> Self {
@@ -99,17 +53,17 @@ impl Host {
             name,
             engine: Engine::new(config.clone()),
             config,
+            plan,
+            v6,
             committed: BTreeMap::new(),
             memories: Memories {
-                capacity,
+                capacity: plan.buffers,
                 ..Memories::default()
             },
-            apps: HashMap::new(),
+            apps: BTreeMap::new(),
             inbox: Vec::new(),
             wake: None,
-            kill,
             kills: 0,
-            finished: 0,
             make_app,
             history: History::default(),
             actions: Actions::default(),
@@ -121,7 +75,7 @@ impl Host {
         let owner = self.memories.make();
         let params = OpenParams {
             owner,
-            v6: false,
+            v6: self.v6,
             rcv_capacity: self.memories.capacity.1 as u32,
             snd_capacity: self.memories.capacity.0 as u32,
         };
@@ -135,33 +89,43 @@ impl Host {
         self.commit_all();
     }
 
+    /// Connects from `local`; fails while TIME_WAIT holds these ends.
     pub(crate) fn connect(
         &mut self,
         now: Nanos,
-        local: Option<Endpoint>,
-        source: Endpoint,
+        local: Endpoint,
         remote: Endpoint,
         app: impl FnOnce(ConnId, u32) -> App,
-    ) {
+    ) -> Result<(), Errno> {
         let (id, owner) = self.open(now);
-        if let Some(local) = local {
-            self.engine.bind(now, id, local).unwrap();
-        }
+        let reuse = abi::session::SockOpt::ReuseAddr(true);
+        self.engine.set_option(now, id, &reuse).unwrap();
         let route = Route {
-            source: source.ip().unwrap(),
+            source: local.ip().unwrap(),
             mtu: 1500,
         };
-        self.engine.connect(now, id, remote, &route).unwrap();
         let generation = self.engine.record(id).unwrap().generation;
-        self.apps.insert(owner, app(id, generation));
+        let app = app(id, generation);
+        for option in &app.options {
+            let _ = self.engine.set_option(now, id, option);
+        }
+        let outcome = self
+            .engine
+            .bind(now, id, local)
+            .and_then(|_| self.engine.connect(now, id, remote, &route));
+        if let Err(errno) = outcome {
+            self.engine.close(now, id);
+            self.commit_all();
+            return Err(errno);
+        }
+        self.apps.insert(owner.slot, app);
         self.commit_all();
+        Ok(())
     }
 
     /// The calls above are answered only when they are committed.
     fn commit_all(&mut self) {
-        for (id, tcb) in self.engine.records() {
-            self.committed.insert(id, *tcb);
-        }
+        self.committed = self.engine.records().map(|(id, tcb)| (id, *tcb)).collect();
     }
 
     pub(crate) fn next(&self) -> Option<Nanos> {
@@ -171,34 +135,66 @@ impl Host {
             .min()
     }
 
+    pub(crate) fn on_icmp(&mut self, now: Nanos, error: &IcmpError) {
+        self.engine.on_icmp_error(now, error);
+    }
+
     /// One turn of the service loop.
-    pub(crate) fn batch(&mut self, now: Nanos, budget: usize) -> Vec<Packet> {
-        for packet in std::mem::take(&mut self.inbox) {
+    pub(crate) fn batch(&mut self, now: Nanos) -> Vec<Packet> {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        if self.plan.gro {
+            inbox = merge_received(inbox);
+        }
+        for packet in inbox {
             self.receive(now, &packet);
         }
         self.engine.on_timer(now);
-        self.show_words(now);
-        self.engine.output(now, budget);
+        let options = self.show_words(now);
+        self.engine.output(now, self.plan.budget);
+        let dies = self.kills < MOST_KILLS && self.rng.f64() < self.plan.kill;
+        let crash = dies.then(|| self.rng.u8(..7));
         let mut actions = std::mem::take(&mut self.actions);
-        self.engine.drain(&mut actions);
-        let crash = (self.rng.f64() < self.kill).then(|| self.rng.u8(..4));
+        if crash != Some(0) {
+            self.engine.drain(&mut actions);
+        }
         let mut out = Vec::new();
         match crash {
-            // Nothing of the batch has happened.
-            Some(0) => {}
+            // Nothing of the batch has happened: it died before the drain, or after it.
+            Some(0 | 1) => {}
             // Some of the records were committed.
-            Some(1) => {
+            Some(2) => {
                 let n = self.rng.usize(..=actions.dirty.len());
                 self.commit(&actions.dirty[..n]);
             }
             // Everything was committed, nothing was let out.
-            Some(2) => self.commit(&actions.dirty),
+            Some(3) => self.commit(&actions.dirty),
+            // Some of the segments were let out, and nobody was told.
+            Some(4) => {
+                self.commit(&actions.dirty);
+                let n = self.rng.usize(..=actions.segments.len());
+                out = self.release(&actions.segments[..n]);
+            }
+            // Some were told.
+            Some(5) => {
+                self.commit(&actions.dirty);
+                out = self.release(&actions.segments);
+                let n = self.rng.usize(..=actions.notices.len());
+                self.notice(now, &actions.notices[..n]);
+            }
             _ => {
                 self.commit(&actions.dirty);
                 out = self.release(&actions.segments);
                 self.notice(now, &actions.notices);
             }
         }
+        if crash.is_none() {
+            for (slot, n) in options {
+                if let Some(app) = self.apps.get_mut(&slot) {
+                    app.options.drain(..n);
+                }
+            }
+        }
+        actions.clear();
         self.actions = actions;
         if crash.is_some() {
             self.restart(now);
@@ -212,35 +208,45 @@ impl Host {
     }
 
     fn receive(&mut self, now: Nanos, packet: &Packet) {
-        let (repr, header) = Repr::parse(&packet.bytes).unwrap();
-        let payload = packet.bytes[header..].to_vec();
+        let (repr, header) = packet.repr();
+        let payload = &packet.bytes[header..];
         let meta = SegmentMeta {
             src: packet.src,
             dst: packet.dst,
             repr: &repr,
             payload_len: payload.len() as u32,
             gso_size: packet.gso_size,
-            ce: false,
+            ce: packet.tos & 3 == 3,
             mtu: 1500,
         };
         self.engine
             .on_segment(now, &meta, &Bytes(payload), &mut self.memories);
     }
 
-    /// Words are levels: the engine may look at them at any time.
-    fn show_words(&mut self, now: Nanos) {
-        for app in self.apps.values() {
+    /// Words are levels: the engine may look at them at any time. Returns how many options of
+    /// each application were set.
+    fn show_words(&mut self, now: Nanos) -> Vec<(u32, usize)> {
+        let mut set = Vec::new();
+        for (&slot, app) in &self.apps {
             let Some(record) = self.engine.record(app.conn) else {
                 continue;
             };
             if record.generation != app.generation {
                 continue;
             }
+            for option in &app.options {
+                // Some come too late, which the engine says.
+                let _ = self.engine.set_option(now, app.conn, option);
+            }
+            if !app.options.is_empty() {
+                set.push((slot, app.options.len()));
+            }
             self.engine.on_app(now, app.conn, &app.words).unwrap();
             if app.closed {
                 self.engine.close(now, app.conn);
             }
         }
+        set
     }
 
     fn commit(&mut self, dirty: &[ConnId]) {
@@ -252,6 +258,7 @@ impl Host {
                     self.committed.insert(id, *tcb);
                 }
                 None => {
+                    self.history.forget(id);
                     self.committed.remove(&id);
                 }
             }
@@ -265,14 +272,14 @@ impl Host {
             if let Some(p) = segment.payload {
                 // The record may have let go of the buffers meanwhile, but only if the peer has
                 // everything.
-                let Some(memory) = self.memories.sockets.get(&p.owner) else {
+                let Some(memory) = self.memories.sockets.get(&p.owner.slot) else {
                     continue;
                 };
                 let size = memory.tx.len();
-                payload.extend(
-                    (p.position..p.position + u64::from(p.len))
-                        .map(|position| memory.tx[position as usize % size]),
-                );
+                let at = p.position as usize % size;
+                let first = (p.len as usize).min(size - at);
+                payload.extend_from_slice(&memory.tx[at..at + first]);
+                payload.extend_from_slice(&memory.tx[..p.len as usize - first]);
             }
             cut(segment, &payload, &mut self.rng, &mut out);
         }
@@ -284,11 +291,8 @@ impl Host {
             match *notice {
                 Notice::Accepted { child, .. } => self.accept(now, child),
                 Notice::Released { owner, .. } => {
-                    self.memories.sockets.remove(&owner);
+                    self.memories.sockets.remove(&owner.slot);
                 }
-                Notice::ConnectFailed(id) => panic!("{}: {id:?} failed to connect", self.name),
-                Notice::Reset(id) => panic!("{}: {id:?} was reset", self.name),
-                Notice::Finished(_) => self.finished += 1,
                 _ => {}
             }
         }
@@ -299,9 +303,9 @@ impl Host {
             return;
         };
         let record = *record;
-        if !self.apps.contains_key(&record.owner) && record.owner != SocketRef::NONE {
+        if !self.apps.contains_key(&record.owner.slot) && record.owner != SocketRef::NONE {
             let app = (self.make_app)(child, &record);
-            self.apps.insert(record.owner, app);
+            self.apps.insert(record.owner.slot, app);
         }
         self.engine.handed_over(now, child);
     }
@@ -313,61 +317,80 @@ impl Host {
         let records = self.committed.iter().map(|(&id, &tcb)| (id, tcb));
         self.engine = Engine::restore(self.config.clone(), now, records, &mut refused);
         assert!(refused.is_empty(), "refused {refused:?}");
+        // What the dead one had let go of without being heard.
+        let held: Vec<u32> = self.committed.values().map(|tcb| tcb.owner.slot).collect();
+        self.memories.sockets.retain(|slot, _| held.contains(slot));
     }
 
     fn run_apps(&mut self, now: Nanos) {
         let mut wake: Option<Nanos> = None;
-        for (owner, app) in &mut self.apps {
+        for (slot, app) in &mut self.apps {
+            if app.closed {
+                continue;
+            }
             let record = self
                 .committed
                 .get(&app.conn)
                 .filter(|tcb| tcb.generation == app.generation);
-            let Some(memory) = self.memories.sockets.get_mut(owner) else {
-                assert!(app.closed, "memory of an open socket was released");
-                continue;
-            };
-            let was_closed = app.closed;
-            let before = app.words;
+            let memory = self
+                .memories
+                .sockets
+                .get_mut(slot)
+                .expect("memory of an open socket was released");
+            let before = (app.words, app.options.len());
             let mut next = app.act(now, record, memory);
-            if before != app.words || was_closed != app.closed {
+            if before != (app.words, app.options.len()) || app.closed {
                 // The doorbell.
                 next = Some(now + 1_000);
             }
             wake = [wake, next].into_iter().flatten().min();
         }
         self.wake = wake;
+        // Nobody asks for those that are over any more.
+        let (committed, memories) = (&self.committed, &self.memories);
+        self.apps.retain(|slot, app| {
+            !app.closed
+                || memories.sockets.contains_key(slot)
+                || committed
+                    .get(&app.conn)
+                    .is_some_and(|tcb| tcb.generation == app.generation)
+        });
     }
 
-    /// Every application has what it waits for.
-    pub(crate) fn is_delivered(&self) -> bool {
-        !self.apps.is_empty() && self.apps.values().all(App::is_delivered)
+    /// No application has anything left to do, and no connection is on its way to one.
+    pub(crate) fn is_quiet(&self) -> bool {
+        use tcpd::engine::Accept::{Embryonic, HandedOver, Ready};
+        self.apps.values().all(|app| app.closed)
+            && !self
+                .committed
+                .values()
+                .any(|tcb| matches!(tcb.accept(), Embryonic | Ready | HandedOver))
     }
 
     /// No connection is left, only the listener.
     pub(crate) fn is_idle(&self) -> bool {
         self.committed
             .values()
-            .all(|tcb| tcb.state() == tcpd::engine::State::Listen)
+            .all(|tcb| tcb.state() == State::Listen)
             && self.apps.values().all(|app| app.closed)
+            && !self.engine.wants_output()
+    }
+
+    /// At the end nothing is held any more but listeners.
+    pub(crate) fn assert_baseline(&self) {
+        let listeners = self.committed.len();
+        assert_eq!(self.engine.records().count(), listeners, "records leaked");
+        assert_eq!(self.memories.sockets.len(), listeners, "memory leaked");
     }
 }
 
 /// Payload in hand.
-pub(crate) struct Bytes(pub Vec<u8>);
+#[derive(Debug)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
-impl Payload for Bytes {
+impl tcpd::engine::Payload for Bytes<'_> {
     fn copy_to(&self, offset: usize, to: &mut [u8]) -> bool {
-        self.0.copy_to_slice(offset, to)
-    }
-}
-
-trait CopyToSlice {
-    fn copy_to_slice(&self, offset: usize, to: &mut [u8]) -> bool;
-}
-
-impl CopyToSlice for Vec<u8> {
-    fn copy_to_slice(&self, offset: usize, to: &mut [u8]) -> bool {
-        match self.get(offset..offset + to.len()) {
+        match self.0.get(offset..offset + to.len()) {
             Some(from) => {
                 to.copy_from_slice(from);
                 true
@@ -379,36 +402,31 @@ impl CopyToSlice for Vec<u8> {
 
 /// Cuts a unit into wire segments, as a device would; now and then the path keeps some merged.
 fn cut(segment: &SegmentOut, payload: &[u8], rng: &mut Rng, out: &mut Vec<Packet>) {
-    use wire::tcp::Flags;
     let mss = usize::from(segment.gso_size);
-    let merged = if mss == 0 { 0 } else { mss * rng.usize(1..6) };
-    let piece = if merged == 0 {
-        payload.len().max(1)
-    } else {
-        merged
+    let piece = match mss {
+        0 => payload.len().max(1),
+        _ => mss * rng.usize(1..6),
     };
     let mut at = 0;
     loop {
         let end = (at + piece).min(payload.len());
-        let mut repr = segment.repr.clone();
+        let mut repr: Repr = segment.repr.clone();
         repr.seq += at as u32;
         if end < payload.len() {
             repr.flags.remove(Flags::FIN | Flags::PSH);
         }
-        let len = repr.header_len();
-        let mut bytes = vec![0; len];
+        let mut bytes = vec![0; repr.header_len()];
         repr.emit(&mut bytes).unwrap();
         bytes.extend_from_slice(&payload[at..end]);
-        assert!(
-            len + end - at <= 1480 || segment.gso_size != 0,
-            "larger than the MTU"
-        );
-        out.push(Packet {
+        let packet = Packet {
             src: segment.src,
             dst: segment.dst,
             bytes,
             gso_size: if end - at > mss { segment.gso_size } else { 0 },
-        });
+            tos: segment.tos,
+        };
+        assert!(packet.ip_len() <= 1_500, "larger than the device's MTU");
+        out.push(packet);
         at = end;
         if at >= payload.len() {
             return;

@@ -1,6 +1,7 @@
 //! What must hold of every committed record (the engine's E2 to E4).
 
 use std::collections::HashMap;
+use tcpd::engine::reassembly::Reassembly;
 use tcpd::engine::recovery::Phase;
 use tcpd::engine::seq::DATA_OFFSET;
 use tcpd::engine::timers::Timer;
@@ -22,6 +23,8 @@ struct Seen {
     edge: u64,
     /// Largest congestion window.
     cwnd: u64,
+    /// What is here out of order, and must stay.
+    reassembly: Reassembly,
 }
 
 impl History {
@@ -62,6 +65,7 @@ impl History {
             snd_nxt: tcb.snd_nxt,
             edge: tcb.snd_limit(),
             cwnd: u64::from(tcb.cc.cwnd),
+            reassembly: tcb.reassembly,
         };
         if let Some(before) = self.seen.get(&(id, tcb.generation)) {
             seen.edge = seen.edge.max(before.edge);
@@ -84,6 +88,7 @@ impl History {
             }
         }
         if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
+            assert_kept(&before, tcb);
             assert!(before.rcv_adv <= seen.rcv_adv, "E3: the window shrank");
             assert!(before.rcv_nxt <= seen.rcv_nxt);
             assert!(
@@ -91,6 +96,11 @@ impl History {
                 "E2"
             );
         }
+    }
+
+    /// A socket that is over needs no history.
+    pub(crate) fn forget(&mut self, id: ConnId) {
+        self.seen.retain(|&(seen, _), _| seen != id);
     }
 
     /// E4.
@@ -121,5 +131,19 @@ impl History {
             }
             _ => {}
         }
+    }
+}
+
+/// What was selectively acknowledged is not taken back (ARCHITECTURE.md, invariant 5).
+fn assert_kept(before: &Seen, tcb: &Tcb) {
+    if tcb.state() == State::Closed {
+        return;
+    }
+    for (start, end) in before.reassembly.iter(before.rcv_nxt) {
+        let kept = end <= tcb.rcv_nxt
+            || tcb
+                .reassembly
+                .covers(tcb.rcv_nxt, start.max(tcb.rcv_nxt), end);
+        assert!(kept, "reneged on {start}..{end}");
     }
 }

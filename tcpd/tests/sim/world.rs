@@ -1,237 +1,381 @@
-//! Two hosts, two links, one clock.
+//! Two hosts, two paths, one clock.
 
-use crate::app::{App, Habits};
+use crate::app::App;
 use crate::host::Host;
-use crate::link::{Impairment, Link};
+use crate::link::Link;
+use crate::middlebox::{Meddling, Middlebox};
+use crate::packet::Packet;
+use crate::peers::model::Model;
+use crate::peers::smol;
+use crate::plan::{Far, HostPlan, Plan};
+use crate::trace::{SENT, Trace};
+use crate::wiretap::Wiretap;
 use abi::{Endpoint, Nanos};
 use fastrand::Rng;
-use tcpd::engine::Config;
+use std::cell::Cell;
+use std::rc::Rc;
+use tcpd::engine::{Config, Tcb};
 
-/// A run.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) seed: u64,
-    pub(crate) impairment: Impairment,
-    pub(crate) connections: u32,
-    /// Most bytes each way.
-    pub(crate) bytes: u64,
-    /// Buffers of each socket: send and receive.
-    pub(crate) buffers: (usize, usize),
-    /// Probability of a crash in each batch, client and server.
-    pub(crate) kill: [f64; 2],
-    /// Both ends connect.
-    pub(crate) simultaneous: bool,
-    /// SACK, timestamps and window scaling.
-    pub(crate) options: bool,
-    pub(crate) max_gso: u32,
-    /// Segments a batch may make.
-    pub(crate) budget: usize,
-    /// Probability that an application pauses.
-    pub(crate) slow: f64,
-    /// The client sends exactly `bytes`, the server nothing, in pieces as large as fit.
-    pub(crate) bulk: bool,
-    /// Longest time an application takes between two actions.
-    pub(crate) app_pause: Nanos,
+/// When a run begins.
+pub(crate) const START: Nanos = 5_000_000_000;
+/// The server's port; clients have `CLIENT_PORT` and the next.
+pub(crate) const PORT: u16 = 80;
+pub(crate) const CLIENT_PORT: u16 = 6_000;
+/// No run takes longer, in virtual time.
+const MOST_TIME: Nanos = 12 * 3_600 * 1_000_000_000;
+const MOST_STEPS: u64 = 4_000_000;
+/// How often a connect is tried again that TIME_WAIT forbids.
+const TRY_AGAIN: Nanos = 1_000_000_000;
+
+/// Who is on a side.
+enum Node {
+    Engine(Box<Host>),
+    Smoltcp(Box<smol::Peer>),
+    Model(Box<Model>),
 }
 
-impl Plan {
-    pub(crate) fn random(seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        Self {
-            seed,
-            impairment: Impairment::random(&mut rng),
-            connections: rng.u32(1..4),
-            bytes: [200, 20_000, 200_000, 600_000][rng.usize(..4)],
-            buffers: (1 << rng.u8(12..19), 1 << rng.u8(12..19)),
-            kill: [0.0, 0.0],
-            simultaneous: false,
-            options: rng.f64() < 0.9,
-            max_gso: [0, 8_000, 65_000][rng.usize(..3)],
-            budget: [1, 4, 1_000][rng.usize(..3)],
-            slow: [0.0, 0.0, 0.05][rng.usize(..3)],
-            bulk: false,
-            app_pause: 2_000_000,
+impl Node {
+    fn turn(&mut self, now: Nanos) -> Vec<Packet> {
+        match self {
+            Self::Engine(host) => host.batch(now),
+            Self::Smoltcp(peer) => peer.turn(now),
+            Self::Model(peer) => peer.turn(now),
+        }
+    }
+
+    fn receive(&mut self, packets: Vec<Packet>) {
+        match self {
+            Self::Engine(host) => host.inbox.extend(packets),
+            Self::Smoltcp(peer) => peer.inbox.extend(packets),
+            Self::Model(peer) => peer.inbox.extend(packets),
+        }
+    }
+
+    fn next(&mut self, now: Nanos) -> Option<Nanos> {
+        match self {
+            Self::Engine(host) if host.engine.wants_output() => Some(now + 1_000),
+            Self::Engine(host) => host.next(),
+            Self::Smoltcp(peer) => peer.next(now),
+            Self::Model(peer) => peer.next(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        match self {
+            Self::Engine(host) => host.is_idle(),
+            Self::Smoltcp(peer) => peer.is_done(),
+            Self::Model(peer) => peer.is_idle(),
+        }
+    }
+
+    fn host(&self) -> Option<&Host> {
+        match self {
+            Self::Engine(host) => Some(host),
+            _ => None,
         }
     }
 }
 
 pub(crate) struct World {
+    plan: Plan,
     now: Nanos,
-    hosts: [Host; 2],
+    nodes: [Node; 2],
+    boxes: [Middlebox; 2],
     links: [Link; 2],
-    budget: usize,
+    wiretap: Wiretap,
+    pub(crate) trace: Trace,
+    /// The present use of the ports; applications that are accepted look here.
+    round: Rc<Cell<u32>>,
+    /// When connects are (tried again and) still to be made, and from which ports.
+    to_connect: Vec<(Nanos, u16)>,
     steps: u64,
-    bulk: bool,
 }
 
-fn endpoint(host: u8, port: u16) -> Endpoint {
-    Endpoint::new([10, 0, 0, host].into(), port)
+pub(crate) fn endpoint(v6: bool, host: u8, port: u16) -> Endpoint {
+    if v6 {
+        let ip = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into());
+        Endpoint::new(ip.into(), port)
+    } else {
+        Endpoint::new([10, 0, 0, host].into(), port)
+    }
 }
 
-const START: Nanos = 5_000_000_000;
-const PORT: u16 = 80;
+fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
+    let usual = Config::default();
+    Config {
+        // Half-open connections outlive outages.
+        synack_retries: usual.synack_retries + 3 * u32::from(hard),
+        capacity: 256,
+        secret: [secret; 16],
+        max_gso: plan.max_gso,
+        timestamps: plan.timestamps,
+        window_scaling: plan.scaling,
+        sack: plan.sack,
+        ecn: plan.ecn,
+        mtu_probing: plan.mtu_probing,
+        ..usual
+    }
+}
 
 impl World {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, full_trace: bool) -> Self {
         let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
-        let config = |n: u8| Config {
-            capacity: 256,
-            secret: [n; 16],
-            max_gso: plan.max_gso,
-            timestamps: plan.options,
-            window_scaling: plan.options,
-            sack: plan.options,
-            ..Config::default()
-        };
-        // Streams are named by the client's port, which both ends know.
-        let (seed, bytes, bulk) = (plan.seed, plan.bytes, plan.bulk);
-        let habits = Habits {
-            slow: plan.slow,
-            bulk,
-            pause: plan.app_pause,
-        };
-        let lengths = move |port: u16| {
-            if bulk {
-                return (bytes, 0);
-            }
-            let mut rng = Rng::with_seed(seed.wrapping_add(u64::from(port) << 20));
-            (rng.u64(0..=bytes), rng.u64(0..=bytes))
-        };
-        let key = |port: u16, from_client: bool| u64::from(port) << 1 | u64::from(from_client);
-        let side = move |port: u16, client: bool| {
-            let (up, down) = lengths(port);
-            let up = (key(port, true), up);
-            let down = (key(port, false), down);
-            if client { (up, down) } else { (down, up) }
-        };
-        let mut make = |client: bool, kill: f64| {
-            let make_app = move |conn, record: &tcpd::engine::Tcb| {
-                let port = if client {
-                    record.local.port
-                } else {
-                    record.remote.port
-                };
-                let (send, receive) = side(port, client);
-                App::new(
-                    conn,
-                    record.generation,
-                    send,
-                    receive,
-                    habits,
-                    seed ^ u64::from(port),
-                )
+        let round = Rc::new(Cell::new(0));
+        let make = |near: bool, seed: u64| {
+            let (plan, round) = (plan.clone(), round.clone());
+            let accepted = plan.clone();
+            let make_app = move |conn, record: &Tcb| {
+                // The client's port names the connection.
+                let port = record.remote.port;
+                let script = accepted.script(round.get(), port, false, record.created_at);
+                App::new(conn, record.generation, script)
             };
-            Host::new(
-                if client { "client" } else { "server" },
-                config(u8::from(client)),
-                plan.buffers,
-                kill,
-                rng.u64(..),
+            let own = plan.hosts[usize::from(!near)];
+            Box::new(Host::new(
+                if near { "near" } else { "far" },
+                config(&own, u8::from(near), plan.is_hard()),
+                own,
+                plan.v6,
+                seed,
                 Box::new(make_app),
-            )
+            ))
         };
-        let mut client = make(true, plan.kill[0]);
-        let mut server = make(false, plan.kill[1]);
-        let now = START;
-        if plan.simultaneous {
-            let (a, b) = (endpoint(1, 5_000), endpoint(2, PORT));
-            for (host, local, remote, is_client) in
-                [(&mut client, a, b, true), (&mut server, b, a, false)]
-            {
-                let (send, receive) = side(5_000, is_client);
-                host.connect(now, Some(local), local, remote, |conn, generation| {
-                    App::new(conn, generation, send, receive, habits, seed)
-                });
+        let near = make(true, rng.u64(..));
+        let seed = rng.u64(..);
+        let far = match plan.far {
+            Far::Engine => Node::Engine(make(false, seed)),
+            Far::Smoltcp(opens) => Node::Smoltcp(Box::new(smol::Peer::new(plan, opens, seed))),
+            Far::Model(manners, opens) => {
+                Node::Model(Box::new(Model::new(plan, manners, opens, seed)))
             }
-        } else {
-            server.listen(now, endpoint(2, PORT));
-            for i in 0..plan.connections {
-                let port = 6_000 + i as u16;
-                let (send, receive) = side(port, true);
-                let local = endpoint(1, port);
-                client.connect(
-                    now,
-                    Some(local),
-                    local,
-                    endpoint(2, PORT),
-                    |conn, generation| {
-                        App::new(conn, generation, send, receive, habits, seed ^ u64::from(i))
-                    },
-                );
-            }
-        }
-        Self {
-            now,
-            hosts: [client, server],
-            links: [
-                Link::new(plan.impairment, rng.u64(..)),
-                Link::new(plan.impairment, rng.u64(..)),
-            ],
-            budget: plan.budget,
+        };
+        let link = |side: usize, seed| Link::new(side, START, plan.paths[side].clone(), seed);
+        let meddle = |side: usize, seed| Middlebox::new(START, plan.boxes[side].clone(), seed);
+        let scales_hold = !plan.boxes.iter().any(Meddling::spoils_windows);
+        let judged = [true, plan.far == Far::Engine];
+        let mut world = Self {
+            plan: plan.clone(),
+            now: START,
+            nodes: [Node::Engine(near), far],
+            boxes: [meddle(0, rng.u64(..)), meddle(1, rng.u64(..))],
+            links: [link(0, rng.u64(..)), link(1, rng.u64(..))],
+            wiretap: Wiretap::new(judged, scales_hold),
+            trace: Trace::new(START, full_trace),
+            round,
+            to_connect: Vec::new(),
             steps: 0,
-            bulk: plan.bulk,
+        };
+        world.open();
+        world
+    }
+
+    /// The address and port that the far end has, and the near one's, for connection `i`.
+    fn ends(&self, i: u16) -> (Endpoint, Endpoint) {
+        let v6 = self.plan.v6;
+        (endpoint(v6, 1, CLIENT_PORT + i), endpoint(v6, 2, PORT))
+    }
+
+    fn open(&mut self) {
+        let now = self.now;
+        let v6 = self.plan.v6;
+        if self.plan.simultaneous {
+            let (a, b) = self.ends(0);
+            for (side, local, remote) in [(0, a, b), (1, b, a)] {
+                let script = self.plan.script(0, CLIENT_PORT, side == 0, now);
+                let Node::Engine(host) = &mut self.nodes[side] else {
+                    panic!("only engines open at the same time");
+                };
+                host.connect(now, local, remote, |conn, generation| {
+                    App::new(conn, generation, script)
+                })
+                .unwrap();
+            }
+            return;
         }
+        let far_opens = matches!(self.plan.far, Far::Smoltcp(true) | Far::Model(_, true));
+        if far_opens {
+            if let Node::Engine(host) = &mut self.nodes[0] {
+                host.listen(now, endpoint(v6, 1, PORT));
+            }
+            return;
+        }
+        if let Node::Engine(host) = &mut self.nodes[1] {
+            host.listen(now, endpoint(v6, 2, PORT));
+        }
+        self.to_connect = (0..self.plan.connections).map(|i| (now, i)).collect();
+        self.connect();
+    }
+
+    /// The connects that are due.
+    fn connect(&mut self) {
+        let now = self.now;
+        for (at, i) in std::mem::take(&mut self.to_connect) {
+            if at > now {
+                self.to_connect.push((at, i));
+                continue;
+            }
+            let (local, remote) = self.ends(i);
+            let script = self.plan.script(self.round.get(), local.port, true, now);
+            let Node::Engine(host) = &mut self.nodes[0] else {
+                panic!("the near host is an engine");
+            };
+            let outcome = host.connect(now, local, remote, |conn, generation| {
+                App::new(conn, generation, script)
+            });
+            if outcome.is_err() {
+                self.to_connect.push((now + TRY_AGAIN, i));
+            }
+        }
+    }
+
+    /// All connections of a round are over for the applications: the same ports again.
+    fn next_round(&mut self) {
+        let more = self.round.get() + 1 < self.plan.rounds;
+        let quiet = |node: &Node| node.host().is_none_or(Host::is_quiet);
+        if more && self.to_connect.is_empty() && self.nodes.iter().all(quiet) {
+            self.round.set(self.round.get() + 1);
+            self.to_connect = (0..self.plan.connections).map(|i| (self.now, i)).collect();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let delivered = |node: &Node| {
+            node.host()
+                .is_some_and(|host| host.apps.values().any(App::is_delivered))
+        };
+        if self.plan.apps.bulk {
+            return self.nodes[1]
+                .host()
+                .is_some_and(|host| !host.apps.is_empty())
+                && delivered(&self.nodes[1]);
+        }
+        self.to_connect.is_empty()
+            && self.round.get() + 1 >= self.plan.rounds
+            && self.nodes.iter().all(Node::is_idle)
     }
 
     /// Runs until nothing is left, and returns when that was.
-    pub(crate) fn run(mut self) -> Nanos {
+    pub(crate) fn run(&mut self) -> Nanos {
         loop {
-            for side in 0..2 {
-                let out = self.hosts[side].batch(self.now, self.budget);
-                for packet in out {
-                    self.links[side].send(self.now, packet);
-                }
-            }
-            if self.bulk && self.hosts.iter().all(Host::is_delivered) {
+            self.turn();
+            if self.is_over() {
+                self.finish();
                 return self.now - START;
             }
-            if self.hosts.iter().all(Host::is_idle) {
-                return self.now - START;
-            }
-            let busy = self.hosts.iter().any(|host| host.engine.wants_output());
-            let next = self
-                .hosts
-                .iter()
-                .map(Host::next)
-                .chain(self.links.iter().map(Link::next))
-                .flatten()
-                .min()
-                .unwrap_or(Nanos::MAX);
-            if busy {
-                self.now += 1_000;
-            } else {
-                assert!(
-                    next != Nanos::MAX,
-                    "nothing will ever happen again: {}",
-                    self.state()
-                );
-                self.now = next.max(self.now + 1);
-            }
-            for side in 0..2 {
-                let arrived = self.links[side].arrivals(self.now);
-                self.hosts[1 - side].inbox.extend(arrived);
-            }
+            self.next_round();
+            self.advance();
             self.steps += 1;
-            assert!(self.steps < 3_000_000, "too many steps: {}", self.state());
-            assert!(
-                self.now - START < 4 * 3_600 * 1_000_000_000,
-                "too late: {}",
-                self.state()
-            );
+            assert!(self.steps < MOST_STEPS, "too many steps");
+            assert!(self.now - START < MOST_TIME, "too late");
         }
     }
 
-    fn state(&self) -> String {
-        let mut text = String::new();
-        for host in &self.hosts {
-            text += &format!("\n{}: {} kills\n", host.name, host.kills);
-            for (id, tcb) in host.committed.iter().take(3) {
-                text += &format!("{id:?} {} {tcb:?}\n", tcb.state().name());
+    /// Both hosts do what they can; what they let out enters the paths.
+    fn turn(&mut self) {
+        for side in 0..2 {
+            let out = self.nodes[side].turn(self.now);
+            for packet in &out {
+                self.trace.note(self.now, side, SENT, packet);
+                self.wiretap.emitted(self.now, side, packet);
             }
-            for app in host.apps.values().take(3) {
-                text += &format!("{app:?}\n");
+            for (packet, late) in self.boxes[side].pass(self.now, out) {
+                self.links[side].send(self.now, packet, late, &mut self.trace);
+            }
+        }
+    }
+
+    /// To the next event.
+    fn advance(&mut self) {
+        let now = self.now;
+        let nodes = self.nodes.iter_mut().filter_map(|node| node.next(now));
+        let links = self.links.iter().filter_map(Link::next);
+        let connects = self.to_connect.iter().map(|&(at, _)| at);
+        let next = nodes.chain(links).chain(connects).min();
+        let next = next.expect("nothing will ever happen again");
+        self.now = next.max(now + 1);
+        self.connect();
+        for side in 0..2 {
+            let arrived = self.links[side].arrivals(self.now, &mut self.trace);
+            self.nodes[1 - side].receive(arrived);
+            for report in self.links[side].reports(self.now) {
+                if let Node::Engine(host) = &mut self.nodes[side] {
+                    host.on_icmp(self.now, &report);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if self.plan.apps.bulk {
+            return;
+        }
+        if let Node::Model(peer) = &self.nodes[1] {
+            peer.assert_complete();
+        }
+        for host in self.nodes.iter().filter_map(Node::host) {
+            host.assert_baseline();
+            if self.plan.is_clean() {
+                let stats = host.engine.stats();
+                assert_eq!(stats.timeouts, 0, "timeouts on a clean link");
+            }
+        }
+    }
+
+    /// What there is to see, for a report.
+    pub(crate) fn state(&self) -> String {
+        let time = (self.now - START) as f64 / 1e9;
+        let mut text = format!(
+            "at {time:.6} s, step {}, round {}\n",
+            self.steps,
+            self.round.get()
+        );
+        for node in &self.nodes {
+            match node {
+                Node::Engine(host) => text += &describe(host),
+                Node::Smoltcp(peer) => text += &peer.describe(),
+                Node::Model(peer) => text += &peer.describe(),
             }
         }
         text
     }
+}
+
+fn describe(host: &Host) -> String {
+    let mut text = format!(
+        "{}: {} kills, {:?}\n",
+        host.name,
+        host.kills,
+        host.engine.stats()
+    );
+    for (id, tcb) in host.committed.iter().take(4) {
+        text += &format!("{id:?} {} {}\n", tcb.state().name(), summary(tcb));
+    }
+    for app in host.apps.values().take(4) {
+        text += &format!("{:?} closed {} {:?}\n", app.words, app.closed, app.script);
+    }
+    text
+}
+
+/// The part of a record that explains most.
+fn summary(tcb: &Tcb) -> String {
+    format!(
+        "una {} nxt {} end {} wnd {} (flags {:#x}) | nxt {} adv {} consumed {} fin {} | cwnd {} \
+         ssthresh {} pipe-phase {:?} | timers {:?}\n   {:?}\n   {:?}\n   {:?}",
+        tcb.snd_una,
+        tcb.snd_nxt,
+        tcb.data_end(),
+        tcb.snd_wnd,
+        tcb.flags,
+        tcb.rcv_nxt,
+        tcb.rcv_adv,
+        tcb.consumed,
+        tcb.fin_at,
+        tcb.cc.cwnd,
+        tcb.cc.ssthresh,
+        tcb.recovery.phase(),
+        tcb.deadlines,
+        tcb.negotiated,
+        tcb.counters,
+        tcb.recovery,
+    )
 }

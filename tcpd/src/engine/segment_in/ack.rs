@@ -75,7 +75,10 @@ impl Conn {
             return false;
         }
         let window = u32::from(segment.repr.window) << tcb.negotiated.snd_scale;
-        let newer = tcb.snd_wl1 < segment.start
+        // As Linux: what acknowledges more is newer, though its sequence number may be older. The
+        // old window at the new place would reach beyond what the peer offered.
+        let newer = tcb.snd_una < segment.ack
+            || tcb.snd_wl1 < segment.start
             || (tcb.snd_wl1 == segment.start
                 && (tcb.snd_wl2 < segment.ack
                     || (tcb.snd_wl2 == segment.ack && window > tcb.snd_wnd)));

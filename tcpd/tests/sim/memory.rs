@@ -1,0 +1,55 @@
+//! The memory of a host's sockets, and payload in the hand of the engine.
+
+use crate::app::Memory;
+use std::collections::BTreeMap;
+use tcpd::engine::{Buffers, ConnId, Payload, SocketRef};
+
+/// All sockets' memory, by slot.
+#[derive(Debug, Default)]
+pub(crate) struct Memories {
+    pub(crate) sockets: BTreeMap<u32, Memory>,
+    pub(crate) next_slot: u32,
+    /// Sizes: send and receive.
+    pub(crate) capacity: (usize, usize),
+}
+
+impl Memories {
+    pub(crate) fn make(&mut self) -> SocketRef {
+        self.next_slot += 1;
+        let memory = Memory {
+            tx: vec![0; self.capacity.0],
+            rx: vec![0; self.capacity.1],
+        };
+        self.sockets.insert(self.next_slot, memory);
+        SocketRef {
+            region: 1 << 24,
+            slot: self.next_slot,
+        }
+    }
+}
+
+impl Buffers for Memories {
+    fn place(
+        &mut self,
+        owner: SocketRef,
+        position: u64,
+        payload: &dyn Payload,
+        offset: usize,
+        len: usize,
+    ) -> bool {
+        let Some(memory) = self.sockets.get_mut(&owner.slot) else {
+            return false;
+        };
+        let size = memory.rx.len();
+        assert!(len <= size);
+        let at = position as usize % size;
+        let first = len.min(size - at);
+        assert!(payload.copy_to(offset, &mut memory.rx[at..at + first]));
+        assert!(payload.copy_to(offset + first, &mut memory.rx[..len - first]));
+        true
+    }
+
+    fn attach(&mut self, _: ConnId, _: SocketRef, _: ConnId) -> Option<SocketRef> {
+        Some(self.make())
+    }
+}
