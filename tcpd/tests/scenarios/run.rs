@@ -109,7 +109,9 @@ impl Run {
             let _ = writeln!(self.trace, "{:>14}  | {}:{}", "", line.number, line.text);
             self.line(line).map_err(fail)?;
             let due = kill == Kill::Always || kill == Kill::After(index);
-            if due && self.killing && self.has_begun() {
+            // In mid-batch only the scenario itself knows what is lost.
+            let holds = matches!(line.what, What::In { hold: true, .. });
+            if due && !holds && self.killing && self.has_begun() {
                 self.killed = true;
                 self.restore().map_err(fail)?;
             }

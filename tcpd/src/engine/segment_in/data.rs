@@ -3,7 +3,7 @@
 use super::{Segment, Sink};
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::error::Errno;
-use crate::engine::seq::{clamp, stream_position};
+use crate::engine::seq::{DATA_OFFSET, clamp, stream_position};
 use crate::engine::sockopt;
 use crate::engine::timers::Timer;
 
@@ -37,6 +37,10 @@ impl Conn {
         if start != segment.data || end != segment.data_end {
             // A part is a duplicate or outside of the window: the peer should know where we are.
             self.rt.ack_now = true;
+        }
+        if (DATA_OFFSET..start).contains(&segment.data) && start < segment.data_end {
+            // RFC 2883 4.2: the part that was here already.
+            self.rt.dsack = Some((segment.data, start));
         }
         if start < end {
             self.place(segment, start, end, sink, ctx);
