@@ -1,7 +1,7 @@
 //! ICMP errors: RFC 9293 3.9.2.2, RFC 5927, RFC 1191.
 
 use crate::bench::*;
-use tcpd::engine::{Errno, IcmpError, IcmpKind, Notice, State};
+use tcpd::engine::{IcmpError, IcmpKind};
 use wire::SeqNumber;
 
 impl Bench {
@@ -15,38 +15,6 @@ impl Bench {
         self.engine.on_icmp_error(self.now, &error);
         self.output()
     }
-}
-
-// As Linux: an attempt that cannot succeed ends at once.
-#[test]
-fn unreachable_while_connecting() {
-    let mut b = Bench::new(plain());
-    b.connect();
-    b.icmp(0, IcmpKind::HostUnreachable);
-    assert_eq!(b.news(), [Notice::ConnectFailed(b.id)]);
-    assert_eq!(b.tcb().error, Errno::EHOSTUNREACH.0);
-}
-
-// RFC 5927 4.1: only about what is in flight.
-#[test]
-fn of_what_is_not_in_flight() {
-    let mut b = Bench::new(plain());
-    b.connect();
-    b.icmp(1, IcmpKind::PortUnreachable);
-    b.icmp(77, IcmpKind::PortUnreachable);
-    assert_eq!(b.state(), State::SynSent);
-    assert_eq!(b.engine.stats().icmp_ignored, 2);
-}
-
-// RFC 9293 3.9.2.2 (MUST-56): soft errors do not abort, but explain.
-#[test]
-fn unreachable_while_connected() {
-    let mut b = Bench::established(plain());
-    b.write(10);
-    b.icmp(1, IcmpKind::PortUnreachable);
-    assert_eq!(b.state(), State::Established);
-    b.wait(3_000 * S);
-    assert_eq!(b.tcb().error, Errno::ECONNREFUSED.0);
 }
 
 // RFC 1191 6.3: smaller segments at once, and no sign of congestion.
