@@ -10,6 +10,7 @@
 //! ```
 
 pub mod harness;
+pub mod mix;
 pub mod peer;
 pub mod transfer;
 

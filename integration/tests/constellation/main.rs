@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 mod counters;
+mod crash_points;
 mod faults;
 mod hostile;
 mod readiness;
@@ -22,5 +23,6 @@ fn main() -> ExitCode {
         counters::add(trials);
         hostile::add(trials);
         faults::add(trials);
+        crash_points::add(trials);
     })
 }

@@ -48,6 +48,8 @@ pub struct LabConfig {
     pub extra: String,
     /// Largest packet in bytes.
     pub mtu: u16,
+    /// Further environment variables of the supervisor and, by it, of the daemons.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The kind of device between the kernel and the stack.
@@ -67,6 +69,7 @@ impl Default for LabConfig {
             offload: true,
             extra: String::new(),
             mtu: 1500,
+            environment: Vec::new(),
         }
     }
 }
@@ -84,6 +87,7 @@ pub struct Lab {
     pub host: Ipv4Addr,
     /// The stack's address.
     pub stack: Ipv4Addr,
+    environment: Vec<(String, String)>,
 }
 
 impl Lab {
@@ -120,6 +124,7 @@ impl Lab {
             },
             host: Ipv4Addr::new(10, net, 0, 1),
             stack: Ipv4Addr::new(10, net, 0, 2),
+            environment: config.environment.clone(),
         };
         fs::write(lab.config_file(), lab.configure(config)?)?;
         lab.spawn()?;
@@ -171,6 +176,7 @@ impl Lab {
             .arg(self.config_file())
             .env(AS_STRATA, "1")
             .env("STRATA_RUN_DIR", dir)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)

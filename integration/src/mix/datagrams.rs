@@ -1,0 +1,86 @@
+//! UDP echo and ping. What is lost is lost; what comes must be right, and no call may fail.
+
+use super::{Mix, Part, Place};
+use anyhow::{Context, Result, ensure};
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How long to wait for an answer.
+const WAIT: Duration = Duration::from_millis(50);
+
+pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&over);
+    let ours = place.stack.udp((place.stack_address, 0))?;
+    ours.set_read_timeout(Some(WAIT))?;
+    let theirs = UdpSocket::bind((place.host, 0))?;
+    theirs.set_read_timeout(Some(WAIT))?;
+    let to = theirs.local_addr()?;
+    mix.spawn("UDP echo, the kernel's side", move |_| {
+        let mut buffer = [0; 2048];
+        while !ended.load(Ordering::Relaxed) {
+            if let Ok((n, from)) = theirs.recv_from(&mut buffer) {
+                theirs.send_to(buffer.get(..n).unwrap_or_default(), from)?;
+            }
+        }
+        Ok(())
+    })?;
+    mix.spawn("UDP echo, the stack's side", move |shared| {
+        let mut buffer = [0; 2048];
+        let mut number = 0u64;
+        while !shared.is_stopping() {
+            number += 1;
+            let mut bytes = number.to_le_bytes().to_vec();
+            bytes.resize(8 + usize::try_from(number % 1200)?, 7);
+            ours.send_to(&bytes, to).context("send_to")?;
+            loop {
+                match ours.recv_from(&mut buffer) {
+                    Ok((n, from)) => {
+                        ensure!(from == to, "from {from}");
+                        let got = buffer.get(..n).unwrap_or_default();
+                        let id = got.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
+                        ensure!(
+                            id <= number && n as u64 == 8 + id % 1200,
+                            "{n} bytes of datagram {id}"
+                        );
+                        // One that is late is of an earlier round.
+                        if id == number {
+                            shared.did(Part::Datagrams);
+                            break;
+                        }
+                    }
+                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        break;
+                    }
+                    Err(error) => return Err(error).context("recv_from"),
+                }
+            }
+            sleep(Duration::from_millis(2));
+        }
+        over.store(true, Ordering::Relaxed);
+        Ok(())
+    })?;
+    let ping = place.stack.ping(false)?;
+    ping.set_read_timeout(Some(WAIT))?;
+    let host = place.host;
+    mix.spawn("ping", move |shared| {
+        let mut buffer = [0; 256];
+        let mut seq = 0u16;
+        while !shared.is_stopping() {
+            seq = seq.wrapping_add(1);
+            ping.send_to(seq, b"are you there", host.into())
+                .context("sending a ping")?;
+            match ping.recv_from(&mut buffer) {
+                Ok(_) => shared.did(Part::Pings),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error).context("receiving a pong"),
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    })
+}
