@@ -97,8 +97,6 @@ pub(crate) struct Runtime {
     pub(crate) ack_now: bool,
     /// A SYN or SYN,ACK is to leave.
     pub(crate) syn_now: bool,
-    /// The first hole is to be sent (again), whatever the window says.
-    pub(crate) rexmit_now: bool,
     /// What may not leave for Nagle's or the window's sake leaves once.
     pub(crate) push_now: bool,
     /// See [`Probe`].
@@ -116,6 +114,8 @@ pub(crate) struct Runtime {
     /// When a listener last sent a SYN cookie; 0 for never. A restore assumes that it was just
     /// now.
     pub(crate) cookie_at: Nanos,
+    /// The flight was taken over from a dead engine, and no probe was sent since.
+    pub(crate) restored: bool,
     /// What is in flight; see there what a restore makes of it.
     pub(crate) sent: super::sent::SendLog,
 }
@@ -153,7 +153,6 @@ impl Conn {
         let rt = &self.rt;
         rt.ack_now
             || rt.syn_now
-            || rt.rexmit_now
             || rt.push_now
             || rt.probe != Probe::None
             || (self.tcb.state().can_transmit() && output::has_work(&self.tcb))
@@ -179,7 +178,6 @@ impl Conn {
         self.tcb.deadlines.stop_all();
         self.rt.syn_now = false;
         self.rt.ack_now = false;
-        self.rt.rexmit_now = false;
         self.rt.push_now = false;
         self.rt.probe = Probe::None;
         self.set_state(State::Closed);

@@ -105,7 +105,6 @@ impl TcpInfo {
         let n = &tcb.negotiated;
         let mss = tcb.mss().max(1);
         let segments = |bytes: u64| low(bytes.div_ceil(u64::from(mss)));
-        let lost = tcb.sacked.missing(tcb.snd_una, tcb.lost_end());
         let sent = tcb.snd_nxt.saturating_sub(super::seq::DATA_OFFSET);
         let persisting = tcb.deadlines.is_armed(Timer::Persist);
         Self {
@@ -135,11 +134,8 @@ impl TcpInfo {
             rcv_mss: tcb.rcv_mss,
             unacked: segments(tcb.flight()),
             sacked: segments(tcb.sacked.bytes(tcb.snd_una)),
-            lost: segments(lost),
-            retrans: segments(
-                tcb.sacked
-                    .missing(tcb.snd_una, tcb.recovery.high_rxt.min(tcb.lost_end())),
-            ),
+            lost: segments(u64::from(tcb.recovery.lost)),
+            retrans: segments(tcb.sacked.missing(tcb.snd_una, tcb.recovery.high_rxt)),
             last_data_sent_ms: millis_since(now, tcb.last_sent_at),
             last_data_recv_ms: millis_since(now, tcb.last_recv_at),
             last_ack_recv_ms: millis_since(now, tcb.last_recv_at),

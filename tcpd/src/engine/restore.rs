@@ -7,6 +7,7 @@
 
 use super::conn::Conn;
 use super::recovery::Phase;
+use super::sent::SendLog;
 use super::seq::SYN_OFFSET;
 use super::state::State;
 use super::tcb::{Accept, Tcb, flag};
@@ -107,12 +108,34 @@ impl Conn {
         if tcb.rcv_nxt > tcb.last_ack_sent && tcb.last_ack_sent >= SYN_OFFSET {
             self.rt.ack_now = true;
         }
-        let sacked = tcb.sacked.iter(tcb.snd_una);
-        self.rt.sent.rebuild(tcb.snd_una, tcb.snd_nxt, sacked, now);
-        if tcb.flight() > 0 && tcb.recovery.phase() == Phase::Open && state.can_transmit() {
-            tcb.recovery.probe_end = 0;
-            tcb.deadlines
-                .arm(Timer::TailProbe, now + tcb.rtt.srtt + PROBE_AFTER);
+        if tcb.flight() > 0 {
+            resume_flight(tcb, &mut self.rt.sent, now);
+            self.rt.restored = true;
+        }
+    }
+}
+
+/// What is in flight, as far as it left: a probe shows what did not. What was known to be lost is
+/// sent again; nothing else is presumed to be. A timeout that passed while nobody was there to
+/// take acknowledgements says nothing, so the probe comes first.
+fn resume_flight(tcb: &mut Tcb, log: &mut SendLog, now: Nanos) {
+    let sacked = tcb.sacked.iter(tcb.snd_una);
+    log.rebuild(tcb.snd_una, tcb.snd_nxt, sacked, now);
+    let r = &mut tcb.recovery;
+    if r.phase() != Phase::Open {
+        log.mark_lost(r.high_rxt.max(tcb.snd_una), r.loss_point);
+    }
+    r.presumed = 0;
+    r.probe_end = 0;
+    tcb.sync(log);
+    if tcb.state().can_transmit() {
+        let d = &mut tcb.deadlines;
+        let probe = now + tcb.rtt.srtt + PROBE_AFTER;
+        d.arm(Timer::TailProbe, probe);
+        if d.get(Timer::Retransmit)
+            .is_none_or(|at| at <= now + PROBE_AFTER)
+        {
+            d.arm(Timer::Retransmit, probe + tcb.rtt.srtt + PROBE_AFTER);
         }
     }
 }

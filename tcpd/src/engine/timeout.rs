@@ -4,6 +4,7 @@ use super::config::{MILLISECOND, SECOND};
 use super::conn::{Conn, Ctx, Probe};
 use super::error::Errno;
 use super::output;
+use super::pmtu::Watch;
 use super::sockopt;
 use super::state::State;
 use super::tcb::flag;
@@ -73,7 +74,12 @@ impl Conn {
                 }
                 Timer::Persist => self.on_persist(ctx),
                 Timer::Keepalive => self.on_keepalive(ctx),
-                Timer::Pace | Timer::Reserved => {}
+                Timer::Reorder => {
+                    let watch = Watch::begin(&self.tcb);
+                    self.tcb.on_reordering_timeout(&mut self.rt.sent, ctx.now);
+                    watch.end(self, ctx);
+                }
+                Timer::Pace => {}
             }
         }
     }
@@ -120,7 +126,7 @@ impl Conn {
         self.tcb.recovery.retries = self.tcb.recovery.retries.saturating_add(1);
         self.suspect_black_hole(ctx);
         let tcb = &mut self.tcb;
-        tcb.enter_loss(ctx.now);
+        tcb.enter_loss(&mut self.rt.sent, ctx.now);
         tcb.ecn.note_reduction(tcb.snd_nxt);
         tcb.rtt.back_off();
         let at = self.clamp_to_user_timeout(ctx.now + self.tcb.rtt.timeout(ctx.config));

@@ -30,17 +30,18 @@ pub enum Timer {
     TailProbe = 5,
     /// The next segment may leave (pacing).
     Pace = 6,
-    /// Free.
-    Reserved = 7,
+    /// Something is late and soon counts as lost (RFC 8985 6.3).
+    Reorder = 7,
 }
 
 /// Number of timers in a record.
 pub const TIMERS: usize = 8;
 
 /// All of them, in the order in which they are served when several are due.
-pub(crate) const ALL: [Timer; 7] = [
+pub(crate) const ALL: [Timer; 8] = [
     Timer::Linger,
     Timer::DelayedAck,
+    Timer::Reorder,
     Timer::TailProbe,
     Timer::Retransmit,
     Timer::Persist,

@@ -121,18 +121,36 @@ fn timeout_with_sack_skips_what_arrived() {
     assert_eq!(retransmitted(&out).first(), Some(&(at(2), MSS)));
 }
 
-// RFC 8985 7: the last segment is sent again after two round-trip times, before any timeout.
+// RFC 8985 7.2, 7.3: two round-trip times after the flight, before any timeout, the last segment
+// is sent again, if there is nothing new.
 #[test]
 fn tail_probe() {
-    let mut b = flight(with_sack());
+    let mut b = Bench::established(with_sack());
+    assert_eq!(b.write(u64::from(10 * MSS)).len(), 10);
     let sent = b.wait(280 * MS);
     assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0 / MS, 202);
     assert_eq!(sent[0].1.brief().1, at(9));
     // Its answer shows that everything below is lost: it left long before.
+    b.now += 50 * MS;
     let out = b.inject(seg(ACK, 1, 1).sack(&[(at(9), at(10))]));
     assert_eq!(retransmitted(&out).first(), Some(&(1, MSS)));
     assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
     assert_eq!(b.tcb().recovery.reordering, 0);
+    assert_eq!(b.tcb().counters.timeouts, 0);
+}
+
+// RFC 8985 7.3: new data is the better probe, whatever the congestion window says.
+#[test]
+fn tail_probe_with_new_data() {
+    let mut b = flight(with_sack());
+    let sent = b.wait(230 * MS);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].1.brief().1, at(10));
+    // RFC 8985 7.1: one probe only; then the timeout, which counts from the probe.
+    assert_eq!(b.wait(200 * MS).len(), 0);
+    assert_eq!(b.wait(200 * MS).len(), 1);
+    assert_eq!(b.tcb().counters.timeouts, 1);
 }
 
 // RFC 6675 has no answer to the loss of a retransmission but the timeout; what was sent after it
@@ -145,6 +163,7 @@ fn lost_retransmission() {
     let mut end = 10 + (out.len() as u32 - 1);
     let mut again = vec![];
     for _ in 0..20 {
+        b.now += 50 * MS;
         let out = b.inject(seg(ACK, 1, 1).sack(&[(at(1), at(end))]));
         again.extend(retransmitted(&out));
         end = b.tcb().flight() as u32 / MSS;

@@ -8,12 +8,11 @@ use crate::engine::pmtu::Probe;
 use crate::engine::recovery::Phase;
 use crate::engine::seq::clamp;
 use crate::engine::sockopt;
-use crate::engine::state::State;
-use crate::engine::tcb::{Tcb, flag};
+use crate::engine::tcb::flag;
 use crate::engine::timers::Timer;
 
 /// Payload of a full segment now: SACK blocks take their part.
-fn segment_size(conn: &Conn) -> u32 {
+pub(super) fn segment_size(conn: &Conn) -> u32 {
     conn.tcb.mss().saturating_sub(build::sack_len(conn)).max(1)
 }
 
@@ -22,17 +21,12 @@ fn segment_size(conn: &Conn) -> u32 {
 pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -> bool {
     let mss = segment_size(conn);
     let unit = unit_size(conn, ctx.config, mss);
-    if core::mem::take(&mut conn.rt.rexmit_now)
-        && let Some((start, end)) = conn.tcb.first_hole()
-    {
-        let end = end.min(start + u64::from(mss));
-        build::again(conn, start, end, mss, ctx);
-        conn.rt.sent.resend(start, end, ctx.now);
-        conn.tcb.note_retransmit(start, end);
-        *budget = budget.saturating_sub(1);
-    }
     let mut limited = false;
-    while let Some((start, hole_end)) = conn.tcb.next_lost() {
+    conn.tcb.sync(&mut conn.rt.sent);
+    while conn.tcb.has_lost() {
+        let Some((start, hole_end)) = conn.rt.sent.next_lost() else {
+            break;
+        };
         if *budget == 0 {
             return true;
         }
@@ -62,8 +56,11 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.note_retransmit(start, end);
+        conn.tcb.sync(&mut conn.rt.sent);
         *budget -= 1;
-        if !conn.tcb.deadlines.is_armed(Timer::Retransmit) {
+        // In recovery the timeout counts from when the first segment last left, as in Linux.
+        let first = conn.tcb.recovery.phase() == Phase::Recovery && start == conn.tcb.snd_una;
+        if first || !conn.tcb.deadlines.is_armed(Timer::Retransmit) {
             arm_retransmit(&mut conn.tcb, ctx);
         }
     }
@@ -131,7 +128,7 @@ fn is_worth_waiting(conn: &Conn, len: u32, unit: u32) -> bool {
     let window = tcb.cc.cwnd.min(tcb.snd_wnd);
     tcb.recovery.phase() == Phase::Open
         && tcb.recovery.dupacks == 0
-        && tcb.sacked.is_empty()
+        && tcb.recovery.sacked == 0
         && !conn.rt.push_now
         && len < unit.min(window / 3)
         && tcb.flight() >= u64::from(window / 2)
@@ -215,7 +212,7 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
     false
 }
 
-fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) {
+pub(super) fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) {
     let start = conn.tcb.snd_nxt;
     let data_end = start + u64::from(len);
     let end = data_end + u64::from(fin);
@@ -231,7 +228,6 @@ fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, fin: bool) 
     if !len.is_multiple_of(mss) {
         tcb.snd_sml = data_end;
     }
-    tcb.rtt.start(ctx.now, end);
     if tcb.recovery.phase() == Phase::Recovery {
         tcb.recovery.prr_out = tcb.recovery.prr_out.saturating_add(len);
     }
@@ -280,35 +276,4 @@ fn after_sending(conn: &mut Conn, ctx: &Ctx<'_>, held: Option<Held>) {
         };
         tcb.deadlines.arm(Timer::Persist, ctx.now + wait);
     }
-}
-
-/// RFC 8985 7.3, with what was sent before: the last segment, or the first hole if the peer
-/// showed one.
-pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
-    let mss = segment_size(conn);
-    let tcb = &conn.tcb;
-    if tcb.flight() == 0 || !can_probe(tcb) {
-        return;
-    }
-    let (start, end) = if tcb.sacked.is_empty() {
-        let start = tcb.snd_nxt - tcb.flight().min(u64::from(mss));
-        (start, tcb.snd_nxt)
-    } else {
-        let Some((start, end)) = tcb.first_hole() else {
-            return;
-        };
-        (start, end.min(start + u64::from(mss)))
-    };
-    build::again(conn, start, end, mss, ctx);
-    conn.rt.sent.resend(start, end, ctx.now);
-    let tcb = &mut conn.tcb;
-    tcb.rtt.spoil(start);
-    tcb.recovery.probe_end = tcb.snd_nxt;
-    tcb.recovery.probed_end = tcb.snd_nxt;
-    // RFC 8985 7.3: the timeout counts from the probe.
-    arm_retransmit(tcb, ctx);
-}
-
-fn can_probe(tcb: &Tcb) -> bool {
-    tcb.recovery.phase() == Phase::Open && tcb.state() != State::Closed
 }

@@ -11,6 +11,7 @@
 
 pub(crate) mod build;
 mod data;
+mod probe;
 mod unit;
 
 use super::conn::{Conn, Ctx, Probe};
@@ -22,9 +23,7 @@ use super::timers::Timer;
 /// Whether there is unsent or lost data, or an unsent FIN; whether it may leave is another
 /// question.
 pub(crate) fn has_work(tcb: &Tcb) -> bool {
-    tcb.data_end() > tcb.snd_nxt
-        || (tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent())
-        || tcb.next_lost().is_some()
+    tcb.data_end() > tcb.snd_nxt || (tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent()) || tcb.has_lost()
 }
 
 /// Makes the segments of one connection. Returns whether it stopped for the budget's sake.
@@ -34,12 +33,10 @@ pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
     match state {
         State::Closed | State::Listen => {
             conn.rt.ack_now = false;
-            conn.rt.rexmit_now = false;
             conn.rt.push_now = false;
             conn.rt.probe = Probe::None;
         }
         State::SynSent | State::SynReceived => {
-            conn.rt.rexmit_now = false;
             conn.rt.push_now = false;
             if conn.rt.syn_now {
                 build::syn(conn, ctx);
@@ -48,17 +45,19 @@ pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
         }
         _ => {
             conn.rt.syn_now = false;
+            let nxt = conn.tcb.snd_nxt;
             if state.can_transmit() {
                 more = data::retransmit(conn, ctx, budget) || data::send_new(conn, ctx, budget);
                 conn.rt.push_now &= more;
             } else {
-                conn.rt.rexmit_now = false;
                 conn.rt.push_now = false;
             }
             match core::mem::take(&mut conn.rt.probe) {
                 Probe::None => {}
                 Probe::Window => build::window_probe(conn, ctx),
-                Probe::Tail => data::tail_probe(conn, ctx),
+                // New data serves as well.
+                Probe::Tail if conn.tcb.snd_nxt == nxt => probe::tail_probe(conn, ctx),
+                Probe::Tail => {}
             }
         }
     }
@@ -77,13 +76,18 @@ pub(crate) fn arm_retransmit(tcb: &mut Tcb, ctx: &Ctx<'_>) {
 }
 
 /// RFC 8985 7.2: in normal operation, two round-trip times after the last news, the end of the
-/// flight is sent again, so that the loss of a tail shows without a timeout.
+/// flight is probed, so that the loss of a tail shows without a timeout. In recovery it stays
+/// as it is: only a restore sets it then.
 pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
+    if tcb.recovery.phase() != Phase::Open {
+        return;
+    }
     tcb.deadlines.stop(Timer::TailProbe);
-    if tcb.recovery.phase() != Phase::Open
-        || tcb.rtt.srtt == 0
+    // What was selectively acknowledged has set the reordering timer.
+    if tcb.rtt.srtt == 0
         || tcb.rtt.backoff > 0
         || tcb.recovery.probe_end != 0
+        || tcb.recovery.sacked > 0
         || tcb.flight() == 0
         || !tcb.negotiated.has(super::options::flag::SACK)
     {
@@ -94,12 +98,9 @@ pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
         // One segment: the peer may hold its acknowledgement back.
         wait += ctx.config.rto_min;
     }
-    let at = ctx.now + wait;
-    if tcb
-        .deadlines
-        .get(Timer::Retransmit)
-        .is_some_and(|rto| at < rto)
-    {
-        tcb.deadlines.arm(Timer::TailProbe, at);
+    let mut at = ctx.now + wait;
+    if let Some(rto) = tcb.deadlines.get(Timer::Retransmit) {
+        at = at.min(rto);
     }
+    tcb.deadlines.arm(Timer::TailProbe, at);
 }

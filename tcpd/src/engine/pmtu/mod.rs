@@ -170,9 +170,7 @@ impl Tcb {
         }
         self.recovery.phase = Phase::Loss as u32;
         self.recovery.point = self.snd_nxt;
-        self.recovery.loss_point = self.snd_nxt;
-        self.recovery.high_rxt = self.snd_una;
-        self.rtt.timed_end = 0;
+        self.recovery.presume_lost(self.snd_una, self.snd_nxt);
     }
 }
 

@@ -1,29 +1,43 @@
 //! Loss recovery: what is lost, what is in the network, what to send next, when.
 //!
-//! The conservative SACK algorithm (RFC 6675) with proportional rate reduction (RFC 6937); a
-//! peer without SACK is served by the same code with duplicate acknowledgements counted as one
-//! segment each (RFC 6582). After a timeout everything outstanding counts as lost and is sent
-//! again in slow start, except what is selectively acknowledged.
-//!
 //! ```text
-//!   snd_una      high_rxt        lost_end                     snd_nxt
-//!      |  holes sent  |  holes lost  |  holes in the network     |
-//!      |  again       |  to send     |                           |
+//!   an acknowledgement -> send log: what it delivers -> [rack] or, without SACK, [reno]: what is lost
+//!                                                            |
+//!        [tail] a probe when all is silent      [respond]  Open -> Recovery, [prr] -> Open
+//!        [timeout] RFC 6298, RFC 8985 6.3               \-> Loss, [frto] -> Open
+//!                                                       \-> [undo]: it was not lost after all
 //! ```
+//!
+//! - With SACK, loss is found by time: RACK-TLP (RFC 8985), which contains RFC 6675's rule as the
+//!   start before reordering was seen. Without, by duplicate acknowledgements (RFC 6582, RFC 3042).
+//! - How much leaves meanwhile: proportional rate reduction (RFC 6937, RFC 9937).
+//! - What turns out to have been late and not lost is taken back: Eifel (RFC 3522, RFC 4015),
+//!   F-RTO (RFC 5682), D-SACK (RFC 3708).
+//!
+//! Which bytes are lost is a matter of the send log ([`super::sent`]), which is volatile. The
+//! record keeps two bounds of it, so that a successor sends again what was already known to be
+//! lost and nothing else: holes in `high_rxt .. loss_point` ([`Recovery`]).
 
+mod frto;
+mod prr;
+mod rack;
+mod reno;
 mod respond;
 mod tail;
+mod timeout;
 mod undo;
 
+pub use rack::Rack;
+
 use super::options::flag as negotiated;
-use super::sent::Delivery;
+use super::sent::{Delivery, SendLog};
 use super::seq::{Offset, clamp};
 use super::tcb::Tcb;
 use abi::Nanos;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Duplicate acknowledgements, or segments acknowledged above a hole, that mean loss, until
-/// reordering is seen (RFC 5681 3.2).
+/// reordering is seen (RFC 5681 3.2, RFC 8985 6.2).
 pub const DUP_THRESHOLD: u32 = 3;
 /// Most that reordering may raise it to (Linux's `tcp_max_reordering`).
 pub const MAX_REORDERING: u32 = 300;
@@ -40,28 +54,30 @@ pub enum Phase {
     Loss = 2,
 }
 
-/// Recovery state. 96 bytes of a record.
+/// Recovery state. 168 bytes of a record.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Recovery {
     /// Recovery ends when this is acknowledged: `snd_nxt` when it began.
     pub point: Offset,
-    /// Lost holes below this were sent again.
+    /// Lost holes below this were sent again in this episode.
     pub high_rxt: Offset,
-    /// Everything below it that is not selectively acknowledged is lost (after a timeout).
+    /// No hole at or above it is lost. Between `high_rxt` and it, all holes are.
     pub loss_point: Offset,
-    /// `snd_nxt` when the first hole was sent again: something sent after it arriving means
-    /// that it was lost again.
-    pub rexmit_mark: Offset,
-    /// End of a tail loss probe that awaits its acknowledgement; 0 for none.
+    /// `snd_nxt` when a tail loss probe left that awaits its answer; 0 for none.
     pub probe_end: Offset,
-    /// Below it, holes may have been probed: that one fills late says nothing about reordering.
-    pub probed_end: Offset,
+    /// `snd_una` when the episode began: duplicates reported above it are its retransmissions'.
+    pub undo_point: Offset,
+    /// RACK's state.
+    pub rack: Rack,
     /// Own timestamp of the first retransmission of an episode, while its acknowledgement may
     /// still show that it was not needed.
     pub rexmit_stamp: u32,
     /// 1 while `rexmit_stamp` means something.
     pub may_undo: u32,
+    /// Bytes sent again in the episode that were not reported as duplicates (RFC 3708);
+    /// [`NO_UNDO`] when that says nothing any more.
+    pub undo_bytes: u32,
     /// Congestion window before the episode.
     pub prior_cwnd: u32,
     /// Threshold before the episode.
@@ -82,7 +98,20 @@ pub struct Recovery {
     pub prr_flight: u32,
     /// Timeouts since the peer last acknowledged something new.
     pub retries: u32,
+    /// Of the flight, bytes that the peer has: from the send log, for [`Tcb::pipe`].
+    pub sacked: u32,
+    /// Of the flight, bytes lost and not sent again: likewise.
+    pub lost: u32,
+    /// F-RTO: 0 off, 1 the timeout's segment is out, 2 new data was sent behind it.
+    pub frto: u32,
+    /// 1 if the tail loss probe carried what had been sent before (RFC 8985 7.1, TLP.is_retrans).
+    pub probe_is_retrans: u32,
+    /// 1 while the send log does not know yet that what lies below `loss_point` is lost.
+    pub presumed: u32,
 }
+
+/// [`Recovery::undo_bytes`]: nothing can be taken back.
+pub const NO_UNDO: u32 = u32::MAX;
 
 impl Recovery {
     /// The phase.
@@ -95,10 +124,20 @@ impl Recovery {
         }
     }
 
-    /// Segments above a hole that make it lost.
+    /// Duplicate acknowledgements that mean loss where there is no SACK; what `TCP_INFO` calls
+    /// reordering.
     #[must_use]
     pub fn threshold(&self) -> u32 {
         self.reordering.clamp(DUP_THRESHOLD, MAX_REORDERING)
+    }
+
+    /// Everything below `end` that the peer does not have counts as lost; the send log is told
+    /// at the next output.
+    pub(crate) fn presume_lost(&mut self, una: Offset, end: Offset) {
+        self.loss_point = end;
+        self.high_rxt = una;
+        self.presumed = 1;
+        self.lost = clamp(end - una).saturating_sub(self.sacked).max(1);
     }
 }
 
@@ -115,8 +154,8 @@ pub(crate) struct Acked {
     pub(crate) prior_pipe: u32,
     /// Round-trip time measured by it.
     pub(crate) rtt: Option<Nanos>,
-    /// It reported a range that arrived twice (RFC 2883).
-    pub(crate) dsack: bool,
+    /// The range that it reported to have arrived twice (RFC 2883).
+    pub(crate) dsack: Option<(Offset, Offset)>,
     /// The timestamp that it echoes, if timestamps are in use.
     pub(crate) echo: Option<u32>,
     /// How far above the first hole something had arrived before.
@@ -135,60 +174,24 @@ impl Tcb {
         self.negotiated.has(negotiated::SACK)
     }
 
-    /// Holes below the result are lost.
-    pub(crate) fn lost_end(&self) -> Offset {
-        let r = &self.recovery;
-        let mut end = r.loss_point.max(self.snd_una);
-        if self.has_sack() {
-            if !self.sacked.is_empty() {
-                end = end.max(
-                    self.sacked
-                        .lost_below(self.snd_una, r.threshold(), self.mss()),
-                );
-            }
-            if r.phase() == Phase::Recovery {
-                // Entered: at least the first hole is lost (three duplicates without blocks).
-                end = end.max(self.snd_una + 1);
-            }
-        } else if r.phase() == Phase::Recovery {
-            // RFC 6582: one segment is known to be lost at a time.
-            end = end.max(self.snd_una + u64::from(self.mss()));
-        }
-        end.min(self.snd_nxt)
-    }
-
-    /// RFC 6675 4, SetPipe: bytes that are in the network.
+    /// Bytes that are in the network (RFC 6675 4, SetPipe): what is in flight, less what arrived
+    /// and what is lost.
     pub(crate) fn pipe(&self) -> u32 {
         let r = &self.recovery;
-        let flight = self.flight();
-        if r.phase() == Phase::Open && self.sacked.is_empty() && r.reno_sacked == 0 {
-            return clamp(flight);
-        }
-        let sacked = if self.has_sack() {
-            self.sacked.bytes(self.snd_una)
+        let arrived = if self.has_sack() {
+            r.sacked
         } else {
-            u64::from(r.reno_sacked)
+            r.reno_sacked
         };
-        let lost_end = self.lost_end();
-        let lost = self.sacked.missing(self.snd_una, lost_end);
-        let again = r.high_rxt.min(lost_end);
-        let again = self.sacked.missing(self.snd_una, again);
-        clamp((flight + again).saturating_sub(sacked + lost))
+        clamp(self.flight())
+            .saturating_sub(arrived)
+            .saturating_sub(r.lost)
     }
 
-    /// RFC 6675 4, NextSeg rule 1: the next lost hole that was not sent again.
-    pub(crate) fn next_lost(&self) -> Option<(Offset, Offset)> {
+    /// Whether something lost is to be sent again (RFC 6675 4, NextSeg rule 1).
+    pub(crate) fn has_lost(&self) -> bool {
         let r = &self.recovery;
-        if r.phase() == Phase::Open {
-            return None;
-        }
-        let from = r.high_rxt.max(self.snd_una);
-        let mut end = self.lost_end();
-        if end == self.snd_una + 1 {
-            // Only the fact of a loss is known: one segment of the first hole.
-            end = (self.snd_una + u64::from(self.mss())).min(self.snd_nxt);
-        }
-        self.sacked.first_hole(self.snd_una, from, end)
+        r.phase() != Phase::Open && r.lost > 0 && r.frto != frto::PROBING
     }
 
     /// The first hole, for a retransmission that does not depend on what is lost.
@@ -197,15 +200,24 @@ impl Tcb {
             .first_hole(self.snd_una, self.snd_una, self.snd_nxt)
     }
 
-    /// `[start, end)` was sent again.
+    /// Tells the send log what is presumed to be lost, and takes over what it says of the flight.
+    pub(crate) fn sync(&mut self, log: &mut SendLog) {
+        let r = &mut self.recovery;
+        if core::mem::take(&mut r.presumed) != 0 {
+            log.mark_lost(r.high_rxt.max(self.snd_una), r.loss_point);
+        }
+        r.sacked = clamp(log.sacked());
+        r.lost = clamp(log.lost());
+    }
+
+    /// `[start, end)` was sent again; the send log knows.
     pub(crate) fn note_retransmit(&mut self, start: Offset, end: Offset) {
         let len = clamp(end - start);
-        self.rtt.spoil(start);
         let r = &mut self.recovery;
         r.high_rxt = r.high_rxt.max(end);
         r.prr_out = r.prr_out.saturating_add(len);
-        if start == self.snd_una {
-            r.rexmit_mark = self.snd_nxt;
+        if r.undo_bytes < NO_UNDO {
+            r.undo_bytes = r.undo_bytes.saturating_add(len).min(NO_UNDO - 1);
         }
     }
 }

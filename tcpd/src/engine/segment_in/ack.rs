@@ -12,6 +12,9 @@ use crate::engine::seq::{Offset, extend};
 use crate::engine::state::State;
 use crate::engine::timers::Timer;
 
+/// How long a peer that seems to have reneged is given at the least.
+const RENEGE_WAIT: abi::Nanos = 10 * crate::engine::config::MILLISECOND;
+
 impl Conn {
     /// RFC 9293 3.10.7.4, fifth. The acknowledgement is at most `snd_nxt`; an old one still may
     /// carry news in its SACK blocks.
@@ -38,7 +41,8 @@ impl Conn {
             self.advance_una(segment, &mut acked, ctx);
         }
         let news = self.take_sack_blocks(segment, &mut acked);
-        acked.delivered += news;
+        acked.delivered = acked.delivery.bytes;
+        self.measure(&mut acked, ctx);
         // RFC 5681 2: what a duplicate acknowledgement is. With SACK, only news counts, so that
         // window updates and probes are not mistaken for it (RFC 6675 2).
         acked.duplicate = segment.ack == una
@@ -51,8 +55,7 @@ impl Conn {
         let before = Before::of(&self.tcb);
         let watch = Watch::begin(&self.tcb);
         if flight > 0 {
-            let again = self.tcb.recover(ctx.now, &acked);
-            self.rt.rexmit_now |= again;
+            self.tcb.recover(&mut self.rt.sent, ctx.now, &acked);
         }
         watch.end(self, ctx);
         self.on_echo(segment, before, acked.delivered, acked.prior_pipe, ctx);
@@ -102,23 +105,22 @@ impl Conn {
         let tcb = &mut self.tcb;
         let una = tcb.snd_una;
         acked.cumulative = segment.ack - una;
-        acked.delivered = acked.cumulative;
-        if !tcb.sacked.is_empty() {
-            // A hole below something that arrived, never sent again, and yet it arrived: late.
-            let high = tcb.sacked.high(una);
-            let from = tcb.sent_once_from();
-            if let Some((start, _)) = tcb.sacked.first_hole(una, from, segment.ack.min(high)) {
-                tcb.note_reordering(high - start);
-            }
-            acked.delivered -= tcb.sacked.advance(una, segment.ack);
-        }
+        tcb.sacked.advance(una, segment.ack);
         tcb.snd_una = segment.ack;
         tcb.progress_at = ctx.now;
         tcb.recovery.retries = 0;
-        let spoiled = tcb.rtt.timed_end == 0;
+        // The handshake's measurement.
         acked.rtt = tcb.rtt.finish(ctx.now, segment.ack);
-        if acked.rtt.is_none()
-            && spoiled
+    }
+
+    /// RFC 6298 3 (Karn): the age of what was sent only once and arrived last. If there is no
+    /// such thing, an echoed timestamp says which transmission was answered (RFC 7323 4).
+    fn measure(&mut self, acked: &mut Acked, ctx: &Ctx<'_>) {
+        let tcb = &mut self.tcb;
+        if let Some(unit) = acked.delivery.newest_original {
+            acked.rtt = Some(ctx.now.saturating_sub(unit.sent_at).max(1));
+        } else if acked.rtt.is_none()
+            && acked.cumulative > 0
             && let Some(echo) = acked.echo
         {
             acked.rtt = tcb.negotiated.echoed_rtt(echo, ctx.now);
@@ -149,31 +151,18 @@ impl Conn {
             }
             let within_next =
                 i == 0 && ranges.get(1).is_some_and(|&(l, r)| l <= left && right <= r);
-            if right <= segment.ack || (i == 0 && within_next) {
+            if i == 0 && (right <= segment.ack || within_next) {
                 // RFC 2883 4: the first block repeats what is acknowledged already.
-                acked.dsack |= i == 0;
-                if i == 0 {
-                    tcb.counters.dsacks = tcb.counters.dsacks.saturating_add(1);
-                }
-                if right <= segment.ack {
-                    continue;
-                }
+                acked.dsack = Some((left, right));
+                tcb.counters.dsacks = tcb.counters.dsacks.saturating_add(1);
+            }
+            if right <= segment.ack {
+                continue;
             }
             let left = left.max(una);
-            let high = tcb.sacked.high(una);
-            let late = tcb
-                .sacked
-                .first_hole(una, left.max(tcb.sent_once_from()), right.min(high));
-            let new = tcb.sacked.insert(una, left, right);
-            if new > 0 {
-                self.rt.sent.sack(left, right, &mut acked.delivery);
-            }
-            if new > 0
-                && let Some((start, _)) = late
-            {
-                tcb.note_reordering(high - start);
-            }
-            news += new;
+            news += self.rt.sent.sack(left, right, &mut acked.delivery);
+            // One that does not fit any more is only remembered until the next restart.
+            tcb.sacked.insert(una, left, right);
         }
         news
     }
@@ -184,8 +173,15 @@ impl Conn {
             let d = &mut self.tcb.deadlines;
             d.stop(Timer::Retransmit);
             d.stop(Timer::TailProbe);
+            d.stop(Timer::Reorder);
         } else {
             output::arm_retransmit(&mut self.tcb, ctx);
+            if self.tcb.is_reneging(&self.rt.sent) {
+                // As Linux: the acknowledgement stops short of what the peer said it has. If
+                // that was no accident of order, the timeout comes soon and clears it up.
+                let soon = (self.tcb.rtt.srtt / 2).max(RENEGE_WAIT);
+                self.tcb.deadlines.arm(Timer::Retransmit, ctx.now + soon);
+            }
         }
     }
 
