@@ -19,15 +19,18 @@
 
 mod calls;
 mod config;
+mod conformance;
 mod fields;
 mod flows;
 mod invariants;
 mod lang;
 mod run;
+mod selftest;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use run::{Kill, Run};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -104,14 +107,22 @@ fn main() {
     files(&root, &mut found).expect("the scenarios can be listed");
     found.sort();
     let mut trials = vec![];
+    let mut names = BTreeSet::new();
     for path in found {
         let name = path.strip_prefix(&root).unwrap_or(&path).with_extension("");
         let name = name.display().to_string();
+        names.insert(name.clone());
         let (one, two) = (path.clone(), path);
         trials.push(Trial::test(name.clone(), move || straight(&one)));
         trials.push(Trial::test(format!("{name} (killed)"), move || {
             killed(&two)
         }));
     }
+    trials.push(Trial::test("conformance", move || {
+        conformance::check(Path::new(env!("CARGO_MANIFEST_DIR")), &names).map_err(Into::into)
+    }));
+    trials.push(Trial::test("selftest", || {
+        selftest::check().map_err(Into::into)
+    }));
     libtest_mimic::run(&arguments, trials).exit();
 }
