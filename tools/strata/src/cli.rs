@@ -94,6 +94,8 @@ pub enum Command {
     Demo(crate::demo::Arguments),
     /// Compare the stack with the kernel's own, in one run
     Bench(crate::bench::Arguments),
+    /// Compare TCP with the kernel's over impaired links, and write a page about it
+    Compare(crate::compare::Arguments),
     /// Print a commented strata.toml
     Example,
     /// Print a completion script for a shell

@@ -50,6 +50,9 @@ pub struct LabConfig {
     pub mtu: u16,
     /// Further environment variables of the supervisor and, by it, of the daemons.
     pub environment: Vec<(String, String)>,
+    /// Leave the kernel's end without an address: what is behind it has the kernel's
+    /// ([`LabDevice::Packet`] only).
+    pub bare: bool,
 }
 
 /// The kind of device between the kernel and the stack.
@@ -70,6 +73,7 @@ impl Default for LabConfig {
             extra: String::new(),
             mtu: 1500,
             environment: Vec::new(),
+            bare: false,
         }
     }
 }
@@ -145,7 +149,9 @@ impl Lab {
                     }
                     set_up(end)?;
                 }
-                set_address(&self.host_interface, format!("{}/24", self.host).parse()?)?;
+                if !config.bare {
+                    set_address(&self.host_interface, format!("{}/24", self.host).parse()?)?;
+                }
                 ("packet", String::new())
             }
         };

@@ -71,6 +71,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Trace { wait, count } => trace::trace(cli, wait.0, *count).map(done),
         Command::Demo(arguments) => crate::demo::run(cli.json, arguments),
         Command::Bench(arguments) => crate::bench::run(cli.json, arguments),
+        Command::Compare(arguments) => crate::compare::run(cli.json, arguments),
         Command::Example => {
             print!("{}", include_str!("../../../strata.example.toml"));
             Ok(ExitCode::SUCCESS)

@@ -6,9 +6,11 @@
 
 mod ethtool;
 mod netlink;
+mod thread;
 mod veth;
 
 pub use ethtool::no_offload;
+pub use thread::Namespace;
 pub use veth::{create_veth, create_veth_into, set_address, set_mtu, set_up};
 
 use anyhow::{Context, Result, bail};

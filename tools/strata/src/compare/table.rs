@@ -1,0 +1,184 @@
+//! A row of the table: pairs of transfers over one kind of link, one way.
+
+use super::cells::{Cell, Way};
+use super::transfer::{self, Outcome, Plan};
+use super::world::{Host, World};
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+use std::thread;
+use std::time::Duration;
+
+/// Mbit/s that all transfers together may take, so that the processor is not the bottleneck.
+const BUDGET: f64 = 100.0;
+
+/// What was measured of a cell, one way.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) cell: Cell,
+    pub(super) way: Way,
+    /// The stack's and the kernel's, of the same seed.
+    pub(super) pairs: Vec<[Outcome; 2]>,
+}
+
+/// A row in figures.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    link: String,
+    ours: String,
+    stack_mbps: Spread,
+    kernel_mbps: Spread,
+    ratio: Spread,
+    pairs: usize,
+}
+
+/// Least, middle and greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) min: f64,
+    pub(super) median: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
+        let n = values.len();
+        Self {
+            min: at(0),
+            median: f64::midpoint(at(n.saturating_sub(1) / 2), at(n / 2)),
+            max: at(n.saturating_sub(1)),
+        }
+    }
+}
+
+impl Row {
+    /// Measures: as many pairs at once as do not hinder each other, else one after the other.
+    /// Those at once are the noisier and cost nothing: twice as many, if `doubled`.
+    pub(super) fn measure(
+        world: &World,
+        cell: &Cell,
+        way: Way,
+        pairs: u64,
+        time: Duration,
+        doubled: bool,
+    ) -> Result<Self> {
+        let at_once = cell.at_once(BUDGET);
+        let plan = |host: Host, seed: u64| Plan {
+            host,
+            way,
+            cell: *cell,
+            path: transfer::path(world, cell, way, seed),
+            seed,
+            time,
+            sampling: None,
+            heals: true,
+        };
+        let mut done = Vec::new();
+        if at_once == 1 {
+            for seed in 1..=pairs {
+                let stack = transfer::run(world, &plan(Host::Stack, seed));
+                let stack = stack.context("the stack's")?;
+                let kernel = transfer::run(world, &plan(Host::Kernel, seed));
+                done.push([stack, kernel.context("the kernel's")?]);
+            }
+        } else {
+            let pairs = if doubled { pairs * 2 } else { pairs };
+            let seeds: Vec<u64> = (1..=pairs).collect();
+            for chunk in seeds.chunks(at_once) {
+                let plans = chunk
+                    .iter()
+                    .map(|seed| [plan(Host::Stack, *seed), plan(Host::Kernel, *seed)]);
+                done.extend(together(world, plans.collect())?);
+            }
+        }
+        Ok(Self {
+            cell: *cell,
+            way,
+            pairs: done,
+        })
+    }
+
+    /// Ours by the kernel's, of each pair.
+    pub(super) fn ratio(&self) -> Spread {
+        Spread::of(self.pairs.iter().map(|[s, k]| s.mbps / k.mbps.max(1e-9)))
+    }
+
+    pub(super) fn mbps(&self, which: usize) -> Spread {
+        Spread::of(
+            self.pairs
+                .iter()
+                .filter_map(|p| p.get(which))
+                .map(|o| o.mbps),
+        )
+    }
+
+    /// For programs.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            link: self.cell.to_string(),
+            ours: self.way.to_string(),
+            stack_mbps: self.mbps(0),
+            kernel_mbps: self.mbps(1),
+            ratio: self.ratio(),
+            pairs: self.pairs.len(),
+        }
+    }
+
+    /// For the terminal.
+    pub(super) fn line(&self) -> String {
+        let (ratio, ours, theirs) = (self.ratio(), self.mbps(0), self.mbps(1));
+        let late = Spread::of(
+            self.pairs
+                .iter()
+                .map(|[s, k]| s.late_mbps / k.late_mbps.max(1e-9)),
+        );
+        let told = |which: usize| {
+            let outcomes = self.pairs.iter().filter_map(|pair| pair.get(which));
+            let (mut resent, mut rto, mut lost, mut overflow) = (0, 0, 0, 0);
+            for o in outcomes {
+                resent += o.info.retransmitted;
+                rto += u32::from(o.info.timeouts);
+                lost += o.traffic.faults.lost;
+                overflow += o.traffic.faults.overflow;
+            }
+            format!("resent {resent} rto {rto} lost {lost}+{overflow}")
+        };
+        format!(
+            "{:45} {:8} {:7.2} {:7.2}  ratio {:.2} ({:.2} to {:.2}, late {:.2})  {} | {}",
+            self.cell.to_string(),
+            self.way.to_string(),
+            ours.median,
+            theirs.median,
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            late.median,
+            told(0),
+            told(1)
+        )
+    }
+}
+
+/// Carries out pairs of plans at the same time.
+fn together(world: &World, plans: Vec<[Plan; 2]>) -> Result<Vec<[Outcome; 2]>> {
+    thread::scope(|scope| {
+        let jobs: Vec<_> = plans
+            .into_iter()
+            .map(|pair| pair.map(|plan| scope.spawn(move || transfer::run(world, &plan))))
+            .collect();
+        let mut done = Vec::new();
+        for pair in jobs {
+            let [stack, kernel] = pair.map(|job| {
+                let result = job.join().map_err(|_| anyhow!("a transfer panicked"));
+                result.and_then(|outcome| outcome)
+            });
+            done.push([
+                stack.context("the stack's")?,
+                kernel.context("the kernel's")?,
+            ]);
+        }
+        Ok(done)
+    })
+}
