@@ -173,26 +173,26 @@ impl Cell {
                 c.reorder = 0.05;
                 c.rtt_ms = 100;
             }),
-            with("out of order and lossy", &|c| {
+            with("2 % out of order", &|c| {
                 c.reorder = 0.02;
                 c.loss = 0.002;
             }),
             with("jitter of 5 ms", &|c| c.jitter_us = 5000),
             with("1 % come twice", &|c| c.duplicate = 0.01),
-            with("1 Mbit/s", &|c| {
+            with("", &|c| {
                 c.mbps = 1;
                 c.rtt_ms = 50;
             }),
-            with("10 Mbit/s", &|c| {
+            with("", &|c| {
                 c.mbps = 10;
                 c.rtt_ms = 50;
             }),
-            with("10 Mbit/s, lossy", &|c| {
+            with("", &|c| {
                 c.mbps = 10;
                 c.rtt_ms = 50;
                 c.loss = 0.005;
             }),
-            with("200 Mbit/s", &|c| c.mbps = 200),
+            with("", &|c| c.mbps = 200),
         ]
     }
 

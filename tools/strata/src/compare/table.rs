@@ -129,11 +129,6 @@ impl Row {
     /// For the terminal.
     pub(super) fn line(&self) -> String {
         let (ratio, ours, theirs) = (self.ratio(), self.mbps(0), self.mbps(1));
-        let late = Spread::of(
-            self.pairs
-                .iter()
-                .map(|[s, k]| s.late_mbps / k.late_mbps.max(1e-9)),
-        );
         let told = |which: usize| {
             let outcomes = self.pairs.iter().filter_map(|pair| pair.get(which));
             let (mut resent, mut rto, mut lost, mut overflow) = (0, 0, 0, 0);
@@ -146,7 +141,7 @@ impl Row {
             format!("resent {resent} rto {rto} lost {lost}+{overflow}")
         };
         format!(
-            "{:45} {:8} {:7.2} {:7.2}  ratio {:.2} ({:.2} to {:.2}, late {:.2})  {} | {}",
+            "{:45} {:8} {:7.2} {:7.2}  ratio {:.2} ({:.2} to {:.2})  {} | {}",
             self.cell.to_string(),
             self.way.to_string(),
             ours.median,
@@ -154,7 +149,6 @@ impl Row {
             ratio.median,
             ratio.min,
             ratio.max,
-            late.median,
             told(0),
             told(1)
         )
