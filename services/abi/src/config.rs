@@ -235,7 +235,7 @@ impl Default for TcpConfig {
     fn default() -> Self {
         Self {
             max_sockets: 16_384,
-            congestion: "newreno".to_owned(),
+            congestion: "cubic".to_owned(),
             time_wait_ms: 60_000,
             ecn: EcnMode::default(),
             mtu_probing: MtuProbing::default(),

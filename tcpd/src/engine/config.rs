@@ -87,7 +87,7 @@ impl Default for Config {
             max_syn_backlog: 1_024,
             challenge_ack_limit: 1_000,
             initial_window: 10,
-            congestion: super::congestion::Algorithm::NewReno,
+            congestion: super::congestion::Algorithm::Cubic,
             timestamps: true,
             window_scaling: true,
             sack: true,

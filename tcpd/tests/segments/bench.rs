@@ -3,6 +3,7 @@
 use abi::Endpoint;
 use abi::session::SockOpt;
 use arrayvec::ArrayVec;
+use tcpd::engine::congestion::Algorithm;
 use tcpd::engine::{
     Actions, AppWords, Buffers, Config, ConnId, Engine, Notice, OpenParams, Payload, Route,
     SegmentMeta, SocketRef, State, Tcb,
@@ -161,6 +162,8 @@ pub(crate) fn plain() -> Config {
         sack: false,
         max_gso: 0,
         mtu_probing: abi::config::MtuProbing::Off,
+        // Windows in these tests are reckoned in NewReno's halves.
+        congestion: Algorithm::NewReno,
         ..Config::default()
     }
 }

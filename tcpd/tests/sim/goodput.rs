@@ -4,9 +4,16 @@
 use crate::campaign;
 use crate::link::{Impairment, Loss};
 use crate::plan::{AppPlan, Far, HostPlan, Plan};
+use tcpd::engine::congestion::Algorithm;
 
 /// Bytes a second of a one-way bulk transfer over the link.
-fn goodput(name: &str, impairment: &Impairment, bytes: u64, seed: u64) -> f64 {
+fn goodput(
+    name: &str,
+    congestion: Algorithm,
+    impairment: &Impairment,
+    bytes: u64,
+    seed: u64,
+) -> f64 {
     let host = HostPlan {
         kill: 0.0,
         max_gso: 65_000,
@@ -18,6 +25,7 @@ fn goodput(name: &str, impairment: &Impairment, bytes: u64, seed: u64) -> f64 {
         budget: 1_000,
         ecn: abi::config::EcnMode::Passive,
         mtu_probing: abi::config::MtuProbing::Blackhole,
+        congestion,
     };
     let plan = Plan {
         seed,
@@ -61,12 +69,14 @@ fn link(delay_ms: u64, rate: u64, queue: u64, loss: f64, reorder: f64) -> Impair
 #[test]
 fn a_link_is_filled() {
     for (delay, rate, queue) in [(1, 12_500_000, 100_000), (10, 12_500_000, 300_000)] {
-        let link = link(delay, rate, queue, 0.0, 0.0);
-        let runs = (1..=5).map(|seed| goodput("a_link", &link, 10_000_000, seed));
-        let got = runs.sum::<f64>() / 5.0;
-        let share = got / rate as f64;
-        eprintln!("{delay} ms, {rate} B/s: {share:.2} of the rate");
-        assert!(share > 0.8, "{share}");
+        for congestion in [Algorithm::NewReno, Algorithm::Cubic] {
+            let link = link(delay, rate, queue, 0.0, 0.0);
+            let runs = (1..=5).map(|seed| goodput("a_link", congestion, &link, 10_000_000, seed));
+            let got = runs.sum::<f64>() / 5.0;
+            let share = got / rate as f64;
+            eprintln!("{congestion:?}, {delay} ms, {rate} B/s: {share:.2} of the rate");
+            assert!(share > 0.8, "{share}");
+        }
     }
 }
 
@@ -79,6 +89,7 @@ fn random_loss_follows_the_square_root_law() {
         for seed in 0..5 {
             sum += goodput(
                 "random_loss",
+                Algorithm::NewReno,
                 &link(delay, 50_000_000, 10_000_000, loss, 0.0),
                 (law * 8.0) as u64,
                 seed,
@@ -95,6 +106,7 @@ fn reordering_is_not_taken_for_loss() {
     let rate = 12_500_000;
     let got = goodput(
         "reordering",
+        Algorithm::Cubic,
         &link(5, rate, 400_000, 0.0, 0.02),
         10_000_000,
         3,

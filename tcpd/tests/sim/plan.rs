@@ -9,6 +9,7 @@ use crate::script::{End, Habits, Script, Stream};
 use abi::Nanos;
 use abi::config::{EcnMode, MtuProbing};
 use fastrand::Rng;
+use tcpd::engine::congestion::Algorithm;
 
 pub(crate) const SECOND: Nanos = 1_000_000_000;
 
@@ -40,6 +41,7 @@ pub(crate) struct HostPlan {
     pub(crate) budget: usize,
     pub(crate) ecn: EcnMode,
     pub(crate) mtu_probing: MtuProbing,
+    pub(crate) congestion: Algorithm,
 }
 
 /// How the applications of a run are drawn.
@@ -80,6 +82,9 @@ pub(crate) struct Plan {
     pub(crate) simultaneous: bool,
 }
 
+/// What is drawn from.
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Cubic, Algorithm::NewReno];
+
 impl HostPlan {
     fn random(rng: &mut Rng) -> Self {
         let options = rng.f64() < 0.85;
@@ -96,6 +101,8 @@ impl HostPlan {
             budget: [1, 4, 1_000][rng.usize(..3)],
             ecn: [EcnMode::Off, EcnMode::On, EcnMode::Passive][rng.usize(..3)],
             mtu_probing: [MtuProbing::Blackhole, MtuProbing::Always][rng.usize(..2)],
+            // Of a copy, so that what is drawn after it stays what it was.
+            congestion: ALGORITHMS[rng.clone().usize(..ALGORITHMS.len())],
         }
     }
 }

@@ -113,6 +113,7 @@ fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
         sack: plan.sack,
         ecn: plan.ecn,
         mtu_probing: plan.mtu_probing,
+        congestion: plan.congestion,
         ..usual
     }
 }

@@ -4,6 +4,8 @@
 //! each algorithm's own. An algorithm is therefore a unit struct, and choosing one is a number.
 //! What is lost and what is in flight is not decided here but in [`super::recovery`].
 
+pub mod cubic;
+pub mod hystart;
 pub mod newreno;
 
 use super::seq::Offset;
@@ -19,13 +21,18 @@ pub const SSTHRESH_INFINITE: u32 = u32::MAX;
 pub enum Algorithm {
     /// RFC 5681 with byte counting.
     NewReno = 0,
+    /// RFC 9438 with HyStart++ (RFC 9406).
+    Cubic = 1,
 }
 
 impl Algorithm {
     /// From a record's number; anything unknown is NewReno.
     #[must_use]
-    pub const fn from_word(_word: u32) -> Self {
-        Self::NewReno
+    pub const fn from_word(word: u32) -> Self {
+        match word {
+            1 => Self::Cubic,
+            _ => Self::NewReno,
+        }
     }
 
     /// By the name that `TCP_CONGESTION` takes; "reno" is Linux's name for NewReno.
@@ -33,6 +40,7 @@ impl Algorithm {
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
             "newreno" | "reno" => Some(Self::NewReno),
+            "cubic" => Some(Self::Cubic),
             _ => None,
         }
     }
@@ -42,23 +50,33 @@ impl Algorithm {
     pub fn control(self) -> &'static dyn CongestionControl {
         match self {
             Self::NewReno => &newreno::NewReno,
+            Self::Cubic => &cubic::Cubic,
         }
     }
 }
 
-/// An acknowledgement of new data outside of fast recovery.
+/// An acknowledgement of new data outside of fast recovery. What counts is bytes, not
+/// acknowledgements, so that splitting them gains a peer nothing (RFC 3465 3.1).
 #[derive(Debug, Clone, Copy)]
 pub struct AckEvent {
     /// Now.
     pub now: Nanos,
-    /// Bytes newly acknowledged, selectively or not.
+    /// Bytes that it newly delivered.
     pub acked: u32,
     /// A measurement, if the acknowledgement gave one.
     pub rtt: Option<Nanos>,
+    /// Smoothed round-trip time.
+    pub srtt: Nanos,
     /// Payload of a full segment.
     pub mss: u32,
     /// Bytes in flight before the acknowledgement.
     pub in_flight: u32,
+    /// Oldest offset not acknowledged now.
+    pub una: Offset,
+    /// Next offset to send.
+    pub nxt: Offset,
+    /// The window was made use of ([`Congestion::may_grow`]): if not, it must not grow.
+    pub may_grow: bool,
 }
 
 /// An algorithm. It may change `cwnd`, `ssthresh` and its area, nothing else.
@@ -69,7 +87,7 @@ pub trait CongestionControl: Sync {
     /// A connection begins, or changes to this algorithm: sets up the area.
     fn init(&self, cc: &mut Congestion);
 
-    /// New data was acknowledged, and the sender made use of its window.
+    /// New data was acknowledged.
     fn on_ack(&self, cc: &mut Congestion, event: &AckEvent);
 
     /// Loss: the threshold to go on from (RFC 5681 equation 4), with `in_flight` bytes out.
@@ -89,9 +107,16 @@ pub trait CongestionControl: Sync {
 
     /// A retransmission timeout; `cwnd` is about to be one segment.
     fn on_timeout(&self, cc: &mut Congestion, now: Nanos);
+
+    /// The last [`Self::on_loss`], and the timeout after it if there was one, were a mistake
+    /// (RFC 4015): `cwnd` and `ssthresh` are restored by the caller.
+    fn on_undo(&self, _cc: &mut Congestion, _now: Nanos) {}
+
+    /// Data leaves again after nothing was in flight.
+    fn on_idle(&self, _cc: &mut Congestion, _now: Nanos) {}
 }
 
-/// A connection's congestion state. 128 bytes of a record.
+/// A connection's congestion state. 224 bytes of a record.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Congestion {
@@ -110,7 +135,7 @@ pub struct Congestion {
     /// The present round ends when this offset is acknowledged.
     pub round_end: Offset,
     /// The algorithm's own.
-    pub area: [u64; 12],
+    pub area: [u64; 24],
 }
 
 impl Congestion {
@@ -123,7 +148,7 @@ impl Congestion {
     /// Chooses `algorithm`; window and threshold stay.
     pub fn choose(&mut self, algorithm: Algorithm) {
         self.algorithm = algorithm as u32;
-        self.area = [0; 12];
+        self.area = [0; 24];
         algorithm.control().init(self);
     }
 
@@ -161,9 +186,29 @@ impl Congestion {
             || (self.in_slow_start() && self.cwnd < self.max_in_flight.saturating_mul(2))
     }
 
-    /// RFC 5681 4.1: after an idle period of more than a timeout the window restarts.
-    pub fn restart_after_idle(&mut self, mss: u32, segments: u32) {
-        self.cwnd = self.cwnd.min(initial_window(mss, segments));
+    /// What of the window was in use when a loss of `in_flight` bytes' flight was noticed: all of
+    /// it if it held something back, and else the most of this round. RFC 7661 4.4.1; the flight
+    /// alone (RFC 5681 equation 4) may be the rest of a burst, and `cwnd` alone was never tried.
+    #[must_use]
+    pub fn used(&self, in_flight: u32) -> u32 {
+        if self.cwnd_limited != 0 {
+            self.cwnd
+        } else {
+            in_flight.max(self.max_in_flight).min(self.cwnd)
+        }
+    }
+
+    /// RFC 5681 4.1: after an idle period the window restarts, halved for each of the `timeouts`
+    /// that passed and not below the initial window; slow start brings it back to three quarters
+    /// of what it was (RFC 2861 3.1, as Linux).
+    pub fn restart_after_idle(&mut self, mss: u32, segments: u32, timeouts: u64) {
+        let least = initial_window(mss, segments);
+        if self.cwnd <= least {
+            return;
+        }
+        self.ssthresh = self.ssthresh.max(self.cwnd / 4 * 3);
+        let halvings = u32::try_from(timeouts).unwrap_or(u32::MAX);
+        self.cwnd = self.cwnd.checked_shr(halvings).unwrap_or(0).max(least);
     }
 }
 

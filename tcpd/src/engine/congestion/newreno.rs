@@ -24,6 +24,9 @@ impl CongestionControl for NewReno {
     }
 
     fn on_ack(&self, cc: &mut Congestion, event: &AckEvent) {
+        if !event.may_grow {
+            return;
+        }
         let mut acked = event.acked;
         // RFC 5681 3.1, slow start: up to the threshold, what was acknowledged is added.
         if cc.in_slow_start() {
@@ -47,8 +50,8 @@ impl CongestionControl for NewReno {
 
     fn on_loss(&self, cc: &mut Congestion, _now: Nanos, in_flight: u32, mss: u32) -> u32 {
         *counter(cc) = 0;
-        // RFC 5681 equation 4; the window counts where it was not filled for lack of data.
-        (in_flight.min(cc.cwnd) / 2).max(2 * mss)
+        // RFC 5681 equation 4.
+        (cc.used(in_flight) / 2).max(2 * mss)
     }
 
     fn on_recovered(&self, cc: &mut Congestion, _now: Nanos) {
@@ -69,8 +72,12 @@ mod tests {
             now: 0,
             acked,
             rtt: None,
+            srtt: 0,
             mss: 1000,
             in_flight: cc.cwnd,
+            una: 1,
+            nxt: 1,
+            may_grow: true,
         };
         NewReno.on_ack(cc, &event);
     }

@@ -245,15 +245,20 @@ fn send_probe(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32) {
     conn.tcb.note_probe(start, start + u64::from(len), mss, ctx);
 }
 
-/// RFC 5681 4.1.
+/// RFC 5681 4.1: nothing was sent for a while.
 fn restart_after_idle(conn: &mut Conn, ctx: &Ctx<'_>) {
     let mss = conn.tcb.mss();
     let tcb = &mut conn.tcb;
-    if tcb.flight() == 0
-        && tcb.last_sent_at != 0
-        && ctx.now.saturating_sub(tcb.last_sent_at) > tcb.rtt.timeout(ctx.config)
-    {
-        tcb.cc.restart_after_idle(mss, ctx.config.initial_window);
+    if tcb.flight() > 0 || tcb.last_sent_at == 0 {
+        return;
+    }
+    let control = tcb.cc.control();
+    control.on_idle(&mut tcb.cc, ctx.now);
+    let idle = ctx.now.saturating_sub(tcb.last_sent_at);
+    let timeouts = idle / tcb.rtt.timeout(ctx.config).max(1);
+    if timeouts > 0 {
+        tcb.cc
+            .restart_after_idle(mss, ctx.config.initial_window, timeouts);
     }
 }
 

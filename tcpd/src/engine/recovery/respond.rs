@@ -15,7 +15,7 @@ impl Tcb {
         self.count_duplicates(acked);
         self.note_arrival(now, acked);
         let probe = self.end_tail_probe(now, acked);
-        if self.try_undo(log, acked, probe) {
+        if self.try_undo(log, now, acked, probe) {
             self.sync(log);
             return;
         }
@@ -110,15 +110,30 @@ impl Tcb {
     }
 
     fn grow(&mut self, now: Nanos, acked: &Acked) {
-        if acked.cumulative == 0 || !self.cc.may_grow() {
+        if acked.cumulative == 0 {
             return;
+        }
+        // What was delivered now: an acknowledgement that closes a hole does not count again what
+        // was selectively acknowledged before. Without SACK that is not known, and after a
+        // timeout it counts as a segment (RFC 3465 2.3, L = 1).
+        let mut delivered = clamp(acked.delivered);
+        if self.recovery.phase() == Phase::Loss && !self.has_sack() {
+            delivered = delivered.min(self.mss());
         }
         let event = AckEvent {
             now,
-            acked: clamp(acked.cumulative),
-            rtt: acked.rtt,
+            acked: delivered,
+            rtt: acked
+                .delivery
+                .newest_original
+                .map(|unit| now.saturating_sub(unit.sent_at))
+                .or(acked.rtt),
+            srtt: self.rtt.srtt,
             mss: self.mss(),
             in_flight: acked.prior_pipe,
+            una: self.snd_una,
+            nxt: self.snd_nxt,
+            may_grow: self.cc.may_grow(),
         };
         let control = self.cc.control();
         control.on_ack(&mut self.cc, &event);

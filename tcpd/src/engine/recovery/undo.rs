@@ -30,13 +30,19 @@ impl Tcb {
 
     /// Returns true if the episode is over, for it was a mistake. `probe`: the duplicate that
     /// is reported was a tail loss probe.
-    pub(super) fn try_undo(&mut self, log: &mut SendLog, acked: &Acked, probe: bool) -> bool {
+    pub(super) fn try_undo(
+        &mut self,
+        log: &mut SendLog,
+        now: Nanos,
+        acked: &Acked,
+        probe: bool,
+    ) -> bool {
         let late = self.is_original(acked);
         let twice = !probe && self.all_arrived_twice(acked);
         let open = self.recovery.phase() == Phase::Open;
         if open && twice {
             // RFC 4015 3.3: the window comes back; there is nothing else to end.
-            self.restore_window();
+            self.restore_window(now);
             return false;
         }
         if open || !(late || twice || self.is_spurious_timeout(acked)) {
@@ -47,17 +53,19 @@ impl Tcb {
                 self.recovery.rack.reordering_seen.saturating_add(1);
             self.note_reordering(acked.span);
         }
-        self.restore_window();
+        self.restore_window(now);
         log.forget_losses();
         self.end_episode();
         true
     }
 
-    fn restore_window(&mut self) {
+    fn restore_window(&mut self, now: Nanos) {
         let r = &mut self.recovery;
         self.cc.cwnd = self.cc.cwnd.max(r.prior_cwnd);
         self.cc.ssthresh = self.cc.ssthresh.max(r.prior_ssthresh);
         r.undo_bytes = NO_UNDO;
+        let control = self.cc.control();
+        control.on_undo(&mut self.cc, now);
     }
 
     /// RFC 3522 3.2 (5): only the first acknowledgement that covers new data can tell.
