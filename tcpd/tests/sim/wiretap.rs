@@ -76,7 +76,10 @@ impl Wiretap {
             flow.sent = flow.sent.max(1 + len);
             flow.scale = repr.options.window_scale;
             flow.edge = flow.edge.max(1 + u64::from(repr.window));
-            flow.partner = Some(other.iss).filter(|_| other.open);
+            let answers = other.open
+                && repr.flags.contains(Flags::ACK)
+                && u64::from(repr.ack.0.wrapping_sub(other.iss)) <= other.sent;
+            flow.partner = answers.then_some(other.iss);
         } else if !flow.open {
             return;
         }

@@ -103,7 +103,8 @@ pub(crate) fn endpoint(v6: bool, host: u8, port: u16) -> Endpoint {
 fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
     let usual = Config::default();
     Config {
-        // Half-open connections outlive outages.
+        // Handshakes outlive outages.
+        syn_retries: usual.syn_retries + 3 * u32::from(hard),
         synack_retries: usual.synack_retries + 3 * u32::from(hard),
         capacity: 256,
         secret: [secret; 16],

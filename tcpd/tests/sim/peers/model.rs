@@ -16,6 +16,8 @@ use wire::tcp::{Flags, Options, Repr, Timestamps};
 /// Its retransmission timeout, always the same; and how much it has in flight at most.
 const TIMEOUT: Nanos = 700_000_000;
 const MOST_IN_FLIGHT: u64 = 30_000;
+/// Time between two segments that nobody asked for.
+const UNASKED: Nanos = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
@@ -61,6 +63,8 @@ pub(crate) struct Model {
     again_at: Option<Nanos>,
     /// The window that is offered at the moment, if not `room`.
     opens_at: Nanos,
+    /// When it may send again what nobody asked for.
+    unasked_at: Nanos,
     late: BTreeMap<(Nanos, u64), Packet>,
     order: u64,
     out: Vec<Packet>,
@@ -106,6 +110,7 @@ impl Model {
             ranges: BTreeMap::new(),
             again_at: None,
             opens_at: 0,
+            unasked_at: 0,
             late: BTreeMap::new(),
             order: 0,
             out: Vec::new(),
@@ -197,6 +202,11 @@ impl Model {
             return;
         }
         if repr.flags.contains(Flags::RST) {
+            // RFC 5961 3: those that its own nonsense provokes are elsewhere.
+            let expected = self.irs.wrapping_add(self.rcv_nxt as u32);
+            if self.state != State::SynSent && repr.seq.0 != expected {
+                return;
+            }
             self.state = State::Closed;
             self.again_at = None;
             return;
@@ -517,10 +527,13 @@ impl Model {
             self.segment(now, self.snd_nxt, self.snd_nxt + len);
             self.snd_nxt += len;
         }
-        if self.manners == Manners::BeyondWindow {
+        let unasked = now >= self.unasked_at;
+        if unasked && self.manners == Manners::BeyondWindow {
+            self.unasked_at = now + UNASKED;
             self.send_beyond(now);
         }
-        if self.manners == Manners::AfterFin && self.snd_una > self.end() {
+        if unasked && self.manners == Manners::AfterFin && self.snd_una > self.end() {
+            self.unasked_at = now + UNASKED;
             let seq = self.end() + self.rng.u64(0..3);
             self.garbage(now, seq);
         }
