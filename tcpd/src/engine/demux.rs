@@ -72,6 +72,11 @@ impl Demux {
         self.flows.contains_key(flow)
     }
 
+    /// Connections in it.
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
     /// Enters a connection; false if the flow is taken.
     pub(crate) fn insert(&mut self, flow: Flow, id: ConnId) -> bool {
         match self.flows.entry(flow) {

@@ -62,6 +62,7 @@ pub mod ecn;
 mod embryo;
 pub mod error;
 pub mod events;
+mod footprint;
 mod icmp;
 pub mod info;
 mod isn;
@@ -94,6 +95,7 @@ pub use calls::OpenParams;
 pub use config::Config;
 pub use error::{Errno, PeerFault};
 pub use events::{AppWords, Buffers, How, IcmpError, IcmpKind, Payload, Route, SegmentMeta};
+pub use footprint::Footprint;
 pub use info::TcpInfo;
 pub use state::State;
 pub use stats::Stats;
@@ -249,6 +251,15 @@ impl Engine {
     /// cleared), so that two sets of vectors serve forever.
     pub fn drain(&mut self, into: &mut Actions) {
         self.recycle();
+        if self
+            .heap
+            .is_wasteful(self.slots.len() - self.free.len() - self.freed.len())
+        {
+            let conns = self.slots.iter().flatten();
+            let live = conns.filter(|conn| conn.rt.heap_at != 0);
+            self.heap
+                .rebuild(live.map(|conn| (conn.id, conn.rt.heap_at)));
+        }
         into.clear();
         core::mem::swap(&mut self.actions, into);
         for &id in &into.dirty {

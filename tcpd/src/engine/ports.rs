@@ -70,6 +70,11 @@ impl Claim {
 }
 
 impl Ports {
+    /// Ports that somebody has.
+    pub(crate) fn len(&self) -> usize {
+        self.ports.len()
+    }
+
     /// Whether `claim` can be granted.
     pub(crate) fn is_free(&self, claim: &Claim) -> bool {
         self.ports.get(&claim.local.port).is_none_or(|holders| {

@@ -108,6 +108,11 @@ pub(crate) struct Heap {
 }
 
 impl Heap {
+    /// Entries, stale ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// An entry for `id` at `at`; the caller remembers `at` as the one that counts.
     pub(crate) fn push(&mut self, id: ConnId, at: Nanos) {
         self.entries.push(Reverse((at, id.0)));
@@ -118,6 +123,19 @@ impl Heap {
         self.entries
             .peek()
             .map(|&Reverse((at, id))| (at, ConnId(id)))
+    }
+
+    /// Whether so much is stale that it is worth starting anew: `live` entries count. A deadline
+    /// that moves to and fro (keepalive behind retransmission) leaves one behind each time.
+    pub(crate) fn is_wasteful(&self, live: usize) -> bool {
+        self.entries.len() > 4 * live + 48
+    }
+
+    /// Starts anew with those that count.
+    pub(crate) fn rebuild(&mut self, live: impl Iterator<Item = (ConnId, Nanos)>) {
+        self.entries.clear();
+        self.entries
+            .extend(live.map(|(id, at)| Reverse((at, id.0))));
     }
 
     /// Takes the earliest entry off.

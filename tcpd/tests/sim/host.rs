@@ -48,6 +48,7 @@ impl Host {
         v6: bool,
         seed: u64,
         make_app: MakeApp,
+        history: History,
     ) -> Self {
         Self {
             name,
@@ -65,7 +66,7 @@ impl Host {
             wake: None,
             kills: 0,
             make_app,
-            history: History::default(),
+            history,
             actions: Actions::default(),
             rng: Rng::with_seed(seed),
         }
@@ -199,6 +200,7 @@ impl Host {
         if crash.is_some() {
             self.restart(now);
         }
+        self.assert_bounded();
         self.run_apps(now);
         if crash.is_some() {
             // A restarted transport looks at all words.
@@ -381,6 +383,20 @@ impl Host {
         let listeners = self.committed.len();
         assert_eq!(self.engine.records().count(), listeners, "records leaked");
         assert_eq!(self.memories.sockets.len(), listeners, "memory leaked");
+        let held = self.engine.footprint();
+        assert_eq!(held.flows, 0, "{held:?}");
+        assert_eq!(held.ports, listeners, "{held:?}");
+    }
+
+    /// What a host holds is bounded by its sockets, whatever the peer does.
+    fn assert_bounded(&self) {
+        let held = self.engine.footprint();
+        assert!(
+            held.heap <= 100 + 8 * held.records,
+            "the timer heap grows: {held:?}"
+        );
+        assert!(held.queued <= held.records, "{held:?}");
+        assert!(held.flows <= held.records, "{held:?}");
     }
 }
 

@@ -10,6 +10,8 @@ use tcpd::engine::{ConnId, State, Tcb};
 /// Right edges of earlier commits, by use of a record.
 #[derive(Debug, Default)]
 pub(crate) struct History {
+    /// Nothing on the path gives reason to send anything again.
+    clean: bool,
     seen: HashMap<(ConnId, u32), Seen>,
 }
 
@@ -21,18 +23,29 @@ struct Seen {
     snd_nxt: u64,
     /// Highest right edge that the peer offered.
     edge: u64,
-    /// Largest congestion window.
+    /// Largest congestion window, and the last one.
     cwnd: u64,
+    last_cwnd: u64,
     /// What is here out of order, and must stay.
     reassembly: Reassembly,
 }
 
 impl History {
+    pub(crate) fn new(clean: bool) -> Self {
+        Self {
+            clean,
+            ..Self::default()
+        }
+    }
+
     /// Checks one record. `queued`: the engine still has output to make.
     pub(crate) fn check(&mut self, id: ConnId, tcb: &Tcb, queued: bool) {
         assert!(tcb.is_valid(), "E1 {tcb:?}");
         assert!(tcb.snd_una <= tcb.snd_nxt, "E2");
         assert!(tcb.snd_nxt <= tcb.data_end() + 1, "E2");
+        if self.clean {
+            assert_eq!(tcb.counters.recoveries, 0, "recovery on a clean link");
+        }
         let state = tcb.state();
         if state.is_synchronized() {
             let fin = u64::from(tcb.peer_finished());
@@ -65,6 +78,7 @@ impl History {
             snd_nxt: tcb.snd_nxt,
             edge: tcb.snd_limit(),
             cwnd: u64::from(tcb.cc.cwnd),
+            last_cwnd: u64::from(tcb.cc.cwnd),
             reassembly: tcb.reassembly,
         };
         if let Some(before) = self.seen.get(&(id, tcb.generation)) {
@@ -89,6 +103,7 @@ impl History {
         }
         if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
             assert_kept(&before, tcb);
+            assert_restrained(&before, tcb);
             assert!(before.rcv_adv <= seen.rcv_adv, "E3: the window shrank");
             assert!(before.rcv_nxt <= seen.rcv_nxt);
             assert!(
@@ -119,7 +134,8 @@ impl History {
                     let unsent = tcb.data_end() > tcb.snd_nxt
                         || (tcb.has(tcpd::engine::tcb::flag::FIN_QUEUED) && !tcb.fin_sent());
                     if unsent {
-                        assert!(d.is_armed(Timer::Persist), "E4: held back, no timer");
+                        let armed = d.is_armed(Timer::Persist) || d.is_armed(Timer::Pace);
+                        assert!(armed, "E4: held back, no timer");
                     }
                 }
                 if tcb.rcv_nxt > tcb.last_ack_sent {
@@ -145,5 +161,22 @@ fn assert_kept(before: &Seen, tcb: &Tcb) {
                 .reassembly
                 .covers(tcb.rcv_nxt, start.max(tcb.rcv_nxt), end);
         assert!(kept, "reneged on {start}..{end}");
+    }
+}
+
+/// New data leaves only as far as the congestion window allows. A tail probe may exceed it by a
+/// segment (RFC 8985 7.3), limited transmit by two (RFC 3042), and rounding by one.
+fn assert_restrained(before: &Seen, tcb: &Tcb) {
+    if tcb.snd_nxt == before.snd_nxt || !tcb.state().is_synchronized() {
+        return;
+    }
+    let window = before.last_cwnd.max(u64::from(tcb.cc.cwnd));
+    let most = window + 4 * 1_500;
+    let new = tcb.snd_nxt - before.snd_nxt;
+    assert!(new <= most, "{new} bytes at once with a window of {window}");
+    let sack = tcb.negotiated.has(tcpd::engine::options::flag::SACK);
+    if sack && tcb.recovery.phase() == Phase::Open && tcb.snd_una > DATA_OFFSET {
+        let out = tcb.flight() - tcb.sacked.bytes(tcb.snd_una);
+        assert!(out <= most, "{out} bytes out with a window of {window}");
     }
 }

@@ -61,6 +61,19 @@ fn clean_link() {
 }
 
 #[test]
+fn bulk_on_a_clean_link() {
+    seeds("bulk_on_a_clean_link", 500..510, |seed| {
+        let mut plan = clean(Plan::random(seed));
+        plan.apps.bulk = true;
+        plan.apps.slow = 0.0;
+        plan.apps.exchange = false;
+        plan.apps.options = false;
+        plan.connections = 1;
+        plan
+    });
+}
+
+#[test]
 fn impaired_links() {
     seeds("impaired_links", 1_000..1_060, Plan::random);
 }
