@@ -9,6 +9,8 @@
 //!   test process ── std::net ── kernel ── TAP or veth ── netdevd ─ ipd ─ tcpd/udpd ── libsocket ── test process
 //! ```
 
+#[cfg(feature = "campaign")]
+pub mod campaign;
 pub mod harness;
 pub mod mix;
 pub mod peer;

@@ -113,13 +113,14 @@ pub fn reach(point: Point) {
 }
 
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
-pub use armed::{Trigger, install};
+pub use armed::{Action, Trigger, install};
 
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
 mod armed {
     use super::{Point, VARIABLE};
     use crate::{Mapping, ShmError, mapping};
     use abi::ServiceId;
+    use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use std::fs::File;
@@ -127,14 +128,31 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far; then from
-    /// [`COUNTS`] on how often each service (64) reached each point (64).
+    /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far, action;
+    /// then from [`COUNTS`] on how often each service (64) reached each point (64).
     const ARMED: usize = 0;
     const SERVICE: usize = 1;
     const LEFT: usize = 2;
     const DEATHS: usize = 3;
+    const ACTION: usize = 4;
     const COUNTS: usize = 64;
     const SIZE: usize = (COUNTS + 64 * 64) * 4;
+
+    /// What a service does at the point.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[repr(u32)]
+    pub enum Action {
+        /// `SIGKILL` to itself.
+        Kill = 0,
+        /// `abort(3)`.
+        Abort = 1,
+        /// A Rust panic.
+        Panic = 2,
+        /// A busy loop for ever.
+        Loop = 3,
+        /// Reaches its memory limit.
+        Exhaust = 4,
+    }
 
     static INSTALLED: OnceLock<(Mapping, ServiceId)> = OnceLock::new();
 
@@ -183,8 +201,32 @@ mod armed {
                 word.store(value, Ordering::Release);
             }
         }
-        let _ = kill(Pid::this(), Signal::SIGKILL);
-        // The signal is delivered before the call returns; this is for the compiler.
+        end(load(memory, ACTION));
+    }
+
+    #[allow(clippy::panic, reason = "that is what the test asks for")]
+    fn end(action: u32) -> ! {
+        const PANIC: u32 = Action::Panic as u32;
+        const LOOP: u32 = Action::Loop as u32;
+        const EXHAUST: u32 = Action::Exhaust as u32;
+        const KILL: u32 = Action::Kill as u32;
+        match action {
+            KILL => drop(kill(Pid::this(), Signal::SIGKILL)),
+            PANIC => panic!("at a crash point"),
+            LOOP => loop {
+                std::hint::spin_loop();
+            },
+            EXHAUST => {
+                let _ = setrlimit(Resource::RLIMIT_AS, 1 << 20, 1 << 20);
+                let mut hoard: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    // The allocator aborts when there is no more.
+                    hoard.push(vec![1; 1 << 20]);
+                }
+            }
+            _ => {}
+        }
+        // A signal to oneself is delivered before the call returns; this is for the compiler.
         std::process::abort();
     }
 
@@ -217,8 +259,14 @@ mod armed {
 
         /// Has `service` die when it reaches `point` for the `nth` time (from 1) from now on.
         pub fn arm(&self, service: ServiceId, point: Point, nth: u32) {
+            self.arm_for(service, point, nth, Action::Kill);
+        }
+
+        /// As [`Trigger::arm`], for another end.
+        pub fn arm_for(&self, service: ServiceId, point: Point, nth: u32, action: Action) {
             let words = [
                 (ARMED, 0),
+                (ACTION, action as u32),
                 (SERVICE, u32::from(service.0)),
                 (LEFT, nth.max(1)),
                 (ARMED, point as u32 + 1),

@@ -1,0 +1,267 @@
+//! Faults, and how they are brought about.
+
+use anyhow::{Context, Result, bail};
+use core::fmt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shm::crash::{Action, Point, Trigger, VARIABLE};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use strata::admin::Request;
+use strata::lab::Lab;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Nothing: how long receivers hear nothing anyway.
+    None,
+    /// `SIGKILL`.
+    Kill,
+    /// `SIGABRT`.
+    Abort,
+    /// A Rust panic.
+    Panic,
+    /// `SIGSTOP`: no progress, no processor time.
+    Hang,
+    /// A busy loop: no progress.
+    Loop,
+    /// The memory limit is reached.
+    Memory,
+    /// A planned restart.
+    Restart,
+}
+
+/// To whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// One layer.
+    Layer(&'static str),
+    /// Two layers at once.
+    Pair(&'static str, &'static str),
+    /// All layers at once.
+    All,
+    /// The supervisor; another adopts what runs.
+    Supervisor,
+    /// The keeper.
+    Keeper,
+    /// The supervisor and all layers at once.
+    AllButKeeper,
+}
+
+/// One fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// What.
+    pub kind: Kind,
+    /// To whom.
+    pub target: Target,
+}
+
+impl Kind {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kill => "SIGKILL",
+            Self::Abort => "abort",
+            Self::Panic => "panic",
+            Self::Hang => "hang (SIGSTOP)",
+            Self::Loop => "busy loop",
+            Self::Memory => "memory limit",
+            Self::Restart => "planned restart",
+        }
+    }
+}
+
+impl Target {
+    /// For people; pairs are one row of a table.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Layer(layer) => layer.to_owned(),
+            Self::Pair(..) => "two layers at once".to_owned(),
+            Self::All => "all layers at once".to_owned(),
+            Self::Supervisor => "supervisor".to_owned(),
+            Self::Keeper => "keeper".to_owned(),
+            Self::AllButKeeper => "supervisor and all layers at once".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target {
+            Target::Pair(a, b) => write!(f, "{} of {a} and {b}", self.kind.name()),
+            target => write!(f, "{} of {}", self.kind.name(), target.name()),
+        }
+    }
+}
+
+/// The layers and the numbers of their services in a lab.
+const LAYERS: [(&str, u8); 4] = [("netdevd", 4), ("ipd", 1), ("tcpd", 2), ("udpd", 3)];
+
+/// The faults of a campaign, in an order that `seed` gives: `kills` times `SIGKILL` for each
+/// layer, and the others in proportion, each at least once.
+#[must_use]
+pub fn schedule(seed: u64, kills: usize) -> Vec<Fault> {
+    let tenth = kills / 10 + 1;
+    let twentieth = kills / 20 + 1;
+    let mut all = Vec::new();
+    let mut add = |kind, target, count| {
+        all.extend(core::iter::repeat_n(Fault { kind, target }, count));
+    };
+    for (layer, _) in LAYERS {
+        let layer = Target::Layer(layer);
+        add(Kind::Kill, layer, kills);
+        add(Kind::Abort, layer, tenth);
+        add(Kind::Panic, layer, tenth);
+        for kind in [Kind::Hang, Kind::Loop, Kind::Memory, Kind::Restart] {
+            add(kind, layer, twentieth);
+        }
+    }
+    for (i, (a, _)) in LAYERS.iter().enumerate() {
+        for (b, _) in LAYERS.iter().skip(i + 1) {
+            add(Kind::Kill, Target::Pair(a, b), twentieth);
+        }
+    }
+    add(Kind::Kill, Target::All, tenth);
+    add(Kind::Kill, Target::Supervisor, tenth);
+    add(Kind::Kill, Target::Keeper, twentieth);
+    add(Kind::Kill, Target::AllButKeeper, twentieth);
+    add(Kind::None, Target::All, tenth);
+    fastrand::Rng::with_seed(seed).shuffle(&mut all);
+    all
+}
+
+/// Brings faults about.
+#[derive(Debug)]
+pub(super) struct Injector {
+    trigger: Trigger,
+}
+
+impl Injector {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            trigger: Trigger::new()?,
+        })
+    }
+
+    /// What the supervisor's environment needs.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        vec![(VARIABLE.to_owned(), self.trigger.path())]
+    }
+
+    /// Brings `fault` about; it has happened, or is about to, when this returns.
+    pub(super) fn inject(&self, lab: &Lab, fault: Fault, random: &mut fastrand::Rng) -> Result<()> {
+        let Fault { kind, target } = fault;
+        let layers: Vec<&str> = match target {
+            Target::Layer(layer) => vec![layer],
+            Target::Pair(a, b) => vec![a, b],
+            Target::All | Target::AllButKeeper => LAYERS.map(|(layer, _)| layer).to_vec(),
+            Target::Supervisor | Target::Keeper => Vec::new(),
+        };
+        let status = lab.status()?;
+        let mut pids = Vec::new();
+        for layer in &layers {
+            let of = |name: &str| name == *layer || name.split('@').next() == Some(layer);
+            let daemon = status.daemons.iter().find(|d| of(&d.name));
+            pids.push(daemon.and_then(|d| d.pid).context("a layer is down")?);
+        }
+        if target == Target::Keeper {
+            pids.push(status.keeper.context("no keeper")?);
+        }
+        let signal = match kind {
+            Kind::None => {
+                sleep(Duration::from_millis(20));
+                return Ok(());
+            }
+            Kind::Kill => Signal::SIGKILL,
+            Kind::Abort => Signal::SIGABRT,
+            Kind::Hang => Signal::SIGSTOP,
+            Kind::Restart => {
+                for layer in layers {
+                    let layer = layer.to_owned();
+                    lab.ask(&Request::Restart { layer })?;
+                }
+                return Ok(());
+            }
+            Kind::Panic => return self.have(&layers, Action::Panic, random),
+            Kind::Loop => return self.have(&layers, Action::Loop, random),
+            Kind::Memory => return self.have(&layers, Action::Exhaust, random),
+        };
+        let supervisor = matches!(target, Target::Supervisor | Target::AllButKeeper);
+        if supervisor {
+            lab.kill_supervisor()?;
+        }
+        for pid in &pids {
+            let pid = Pid::from_raw(i32::try_from(*pid)?);
+            kill(pid, signal).with_context(|| fault.to_string())?;
+        }
+        if supervisor {
+            lab.adopt()?;
+        } else {
+            gone(lab, &pids)?;
+        }
+        Ok(())
+    }
+
+    /// Has the one layer do it to itself in the middle of its work.
+    fn have(&self, layers: &[&str], action: Action, random: &mut fastrand::Rng) -> Result<()> {
+        let service = LAYERS.iter().find(|(layer, _)| layers == [*layer]);
+        let (_, number) = service.context("one layer at a time")?;
+        let points = [Point::Polled, Point::Committed, Point::Released];
+        let point = random.choice(points).context("no point")?;
+        let before = self.trigger.deaths();
+        let service = abi::ServiceId(*number);
+        self.trigger
+            .arm_for(service, point, random.u32(1..30), action);
+        let begin = Instant::now();
+        while self.trigger.deaths() == before {
+            if begin.elapsed() > Duration::from_secs(10) {
+                bail!("it never came to {}", point.name());
+            }
+            sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the supervisor has noticed: none of `pids` is a layer's or the keeper's any more.
+fn gone(lab: &Lab, pids: &[u32]) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let status = lab.status()?;
+        let named = |pid: &u32| {
+            let layers = status.daemons.iter().filter_map(|d| d.pid);
+            layers.chain(status.keeper).any(|p| p == *pid)
+        };
+        if !pids.iter().any(named) {
+            return Ok(());
+        }
+        if begin.elapsed() > Duration::from_secs(10) {
+            bail!("the supervisor does not notice");
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_has_what_was_asked_for_and_is_its_seeds() {
+        let faults = schedule(1, 20);
+        let killed = |layer| {
+            let fault = Fault {
+                kind: Kind::Kill,
+                target: Target::Layer(layer),
+            };
+            faults.iter().filter(|f| **f == fault).count()
+        };
+        assert_eq!((killed("tcpd"), killed("netdevd")), (20, 20));
+        assert_eq!(faults, schedule(1, 20));
+        assert_ne!(faults, schedule(2, 20));
+    }
+}
