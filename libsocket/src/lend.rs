@@ -68,6 +68,7 @@ impl BufRead for Lender<'_> {
         let Some(rx) = &mut self.rx else { return };
         let shared = &*self.socket.shared;
         shared.release(rx, self.lent, amount);
+        shared.drop_pri(self.socket);
         if amount == self.lent.len {
             shared.settle(self.socket, false);
         }

@@ -54,6 +54,7 @@ mod stack;
 mod tcp_listener;
 mod tcp_stream;
 mod udp;
+mod urgent;
 mod wait;
 
 pub use abi::session::{DatagramHeader, SockOpt, SockOptName, SocketKind};

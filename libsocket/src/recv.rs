@@ -47,6 +47,7 @@ impl Shared {
         if unread.len > 0 {
             return Ok(Look::Data(unread));
         }
+        self.pass_spent_byte(unread.head);
         self.check_error()?;
         if events & (event::PEER_FIN | event::RESET) != 0 || self.is_shut(shut::RD) {
             return Ok(Look::End);
@@ -61,7 +62,8 @@ impl Shared {
         }
     }
 
-    /// The unread bytes, after validating the transport's position.
+    /// The unread bytes as far as one read may take them, after validating the transport's
+    /// position.
     pub(crate) fn unread(&self) -> io::Result<Unread> {
         let tail = self.load_long(control::RX_TAIL);
         let head = self
@@ -71,10 +73,11 @@ impl Shared {
         if len > u64::from(self.session.memory().layout().rx_capacity) {
             return Err(self.session.fault());
         }
-        Ok(Unread {
+        // After the tail: the transport shows a mark before it shows the byte.
+        Ok(self.up_to_mark(Unread {
             head,
             len: usize::try_from(len).unwrap_or(0),
-        })
+        }))
     }
 
     /// Gives `taken` bytes back to the transport.
@@ -137,6 +140,7 @@ impl Shared {
         {
             word.store(0, Ordering::SeqCst);
         }
+        self.keep_pri(socket, token);
         fence(Ordering::SeqCst);
         token
     }
@@ -227,14 +231,23 @@ impl Socket {
                 return Ok(got);
             }
             shared.release(&mut rx, unread, len);
+            shared.drop_pri(self);
             // A short count says that the buffer is empty, and a program may wait for an edge
             // then (epoll(7)); so it must be, and the descriptor settled.
             let drained = len == unread.len;
-            if !drained || !shared.settle(self, got < wanted) || got == wanted {
+            // A read stops in front of the urgent byte (as Linux).
+            let goes_on = got < wanted && !shared.is_at_mark();
+            if !drained || !shared.settle(self, goes_on) || !goes_on {
                 return Ok(got);
             }
+            let behind = unread.head.wrapping_add(len as u64);
             match shared.unread() {
-                Ok(more) => unread = more,
+                Ok(more) if more.head == behind => unread = more,
+                Ok(_) => {
+                    // The mark came in between; the token may be gone, and there is more.
+                    shared.session.ring(shared.id.slot);
+                    return Ok(got);
+                }
                 Err(_) => return Ok(got),
             }
         }

@@ -107,6 +107,13 @@ impl Shared {
         }
     }
 
+    /// The byte at `position` is urgent: said before the position that includes it.
+    fn mark_urgent(&self, position: u64) {
+        if let Some(word) = self.long(control::TX_URGENT) {
+            word.store(position.wrapping_add(1), Ordering::Release);
+        }
+    }
+
     /// Writes what there is room for of `bufs` from byte `skip` on. What was written before an
     /// impossible position turned up is lost with the connection.
     fn fill(&self, bufs: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
@@ -180,7 +187,16 @@ impl Socket {
     /// went is told by the next call.
     pub fn send_vectored(&self, bufs: &[IoSlice<'_>], dont_wait: bool) -> io::Result<usize> {
         let mut sent = 0;
-        match self.send_stream(bufs, dont_wait, &mut sent) {
+        match self.send_stream(bufs, dont_wait, false, &mut sent) {
+            Err(error) if sent == 0 => Err(error),
+            _ => Ok(sent),
+        }
+    }
+
+    /// Sends one byte that is marked as urgent.
+    pub(crate) fn send_marked(&self, byte: &[u8], dont_wait: bool) -> io::Result<usize> {
+        let mut sent = 0;
+        match self.send_stream(&[IoSlice::new(byte)], dont_wait, true, &mut sent) {
             Err(error) if sent == 0 => Err(error),
             _ => Ok(sent),
         }
@@ -190,6 +206,7 @@ impl Socket {
         &self,
         bufs: &[IoSlice<'_>],
         dont_wait: bool,
+        urgent: bool,
         sent: &mut usize,
     ) -> io::Result<()> {
         let shared = &*self.shared;
@@ -198,7 +215,15 @@ impl Socket {
         loop {
             let tx = shared.lock_tx();
             match shared.check_sending() {
-                Ok(()) => *sent += shared.fill(bufs, *sent)?,
+                Ok(()) => {
+                    if urgent {
+                        let room = shared.room()?;
+                        if room.used < room.limit {
+                            shared.mark_urgent(room.tail);
+                        }
+                    }
+                    *sent += shared.fill(bufs, *sent)?;
+                }
                 Err(libc::EAGAIN) => {}
                 // Not taken when the caller will not see it.
                 Err(errno) if *sent > 0 => return Err(os(errno)),

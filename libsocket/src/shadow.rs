@@ -164,6 +164,18 @@ impl Shadow {
         }
     }
 
+    /// Takes the byte that shows urgent data.
+    pub(crate) fn take_oob(&self) {
+        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT;
+        let _ = recv(self.0.as_raw_fd(), &mut [0], flags);
+    }
+
+    /// Whether that byte is there.
+    pub(crate) fn has_oob(&self) -> bool {
+        let flags = MsgFlags::MSG_OOB | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        recv(self.0.as_raw_fd(), &mut [0], flags) == Ok(1)
+    }
+
     /// A2: makes the descriptor unwritable.
     pub(crate) fn stuff(&self) -> Stuffed {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -14,11 +14,13 @@ mod hostile;
 mod readiness;
 mod tcp;
 mod udp;
+mod urgent;
 
 fn main() -> ExitCode {
     integration::main(|trials| {
         udp::add(trials);
         tcp::add(trials);
+        urgent::add(trials);
         readiness::add(trials);
         counters::add(trials);
         hostile::add(trials);

@@ -65,9 +65,18 @@ impl Sessions {
         }
     }
 
-    /// Urgent data: `PRI`.
-    pub fn urgent(&self, socket: SocketRef) {
-        if let Some(shadow) = self.shadow(socket) {
+    /// An urgent byte is there and not taken: `PRI`, unless it is shown already; `anew` for
+    /// another one than before, so that an edge shows.
+    pub fn urgent(&self, socket: SocketRef, anew: bool) {
+        let Some(session) = self.session(socket.region) else {
+            return;
+        };
+        let Some(words) = session.words(socket.slot) else {
+            return;
+        };
+        if (!words.mark_pri() || anew)
+            && let Some(shadow) = self.shadow(socket)
+        {
             let _ = shadow.urgent();
         }
     }

@@ -101,9 +101,11 @@ impl<'a> Words<'a> {
         )?;
         within(rx_head, known.rx_head, known.rx_tail)?;
         let shutdown = self.get32(control::SHUTDOWN, Ordering::Acquire) & (shut::RD | shut::WR);
-        let tx_urgent = self
-            .get64(control::TX_URGENT, Ordering::Acquire)
-            .min(tx_tail);
+        // It is written first: beyond the tail that was seen, its byte is not there yet.
+        let tx_urgent = match self.get64(control::TX_URGENT, Ordering::Acquire) {
+            mark if mark > tx_tail => 0,
+            mark => mark,
+        };
         Ok(AppWords {
             tx_tail,
             rx_head,
@@ -168,16 +170,28 @@ impl<'a> Words<'a> {
     /// A new use of the slot: every word as at the beginning, the incarnation last.
     pub(crate) fn reset(&self, incarnation: u32, state: SocketState) {
         self.set32(control::STATE, SocketState::Free as u32);
-        for word in [control::TX_TAIL, control::RX_HEAD, control::TX_URGENT] {
+        for word in [
+            control::TX_TAIL,
+            control::RX_HEAD,
+            control::TX_URGENT,
+            control::OOB_TAKEN,
+        ] {
             self.set64(word, 0);
         }
-        for word in [control::RX_TAIL, control::TX_HEAD, control::RX_URGENT] {
+        for word in [
+            control::RX_TAIL,
+            control::TX_HEAD,
+            control::RX_URGENT,
+            control::RX_OOB,
+            control::RX_LOST,
+        ] {
             self.set64(word, 0);
         }
         for word in [
             control::SHUTDOWN,
             control::RX_TOKEN,
             control::TX_STUFFED,
+            control::RX_PRI,
             control::ERROR,
             control::ERROR_SEQ,
             control::EVENTS,
@@ -231,9 +245,35 @@ impl<'a> Words<'a> {
         self.set32(control::EVENTS, bits);
     }
 
-    /// Shows where the urgent byte is (its position plus 1; 0 for none).
-    pub fn set_rx_urgent(&self, position: u64) {
+    /// Shows where the urgent byte is (its position plus 1; 0 for none), and an earlier one that
+    /// is left out of the stream.
+    pub fn set_rx_urgent(&self, position: u64, lost: u64) {
+        self.set64(control::RX_LOST, lost);
         self.set64(control::RX_URGENT, position);
+    }
+
+    /// Shows that the urgent byte in front of `position` is in the receive buffer. Follow with
+    /// [`Sessions::urgent`](crate::Sessions::urgent).
+    pub fn set_rx_oob(&self, position: u64) {
+        self.set64(control::RX_OOB, position);
+    }
+
+    /// The urgent position that the application has taken last, as it says.
+    #[must_use]
+    pub fn oob_taken(&self) -> u64 {
+        self.get64(control::OOB_TAKEN, Ordering::Acquire)
+    }
+
+    /// Whether the predecessor showed `PRI` is not known: it is shown again.
+    pub fn forget_pri(&self) {
+        self.set32(control::RX_PRI, 0);
+    }
+
+    /// Marks the out-of-band byte as possibly there; answers whether it was marked before.
+    pub(crate) fn mark_pri(&self) -> bool {
+        self.memory
+            .u32(self.slot, control::RX_PRI)
+            .is_none_or(|w| w.swap(1, Ordering::SeqCst) != 0)
     }
 
     /// Shows the capacities in use; at most the memory's.

@@ -243,7 +243,9 @@ fn positions_are_validated() {
     set(control::TX_TAIL, 5 + 4096);
     set(control::RX_HEAD, 9);
     set(control::TX_URGENT, u64::MAX);
-    assert_eq!(load().unwrap().tx_urgent, 5 + 4096, "never past the tail");
+    assert_eq!(load().unwrap().tx_urgent, 0, "never past the tail");
+    set(control::TX_URGENT, 5 + 4096);
+    assert_eq!(load().unwrap().tx_urgent, 5 + 4096);
     for (word, good, bad) in [
         (control::TX_TAIL, 10, [9, 5 + 4097, u64::MAX]),
         (control::RX_HEAD, 3, [2, 10, u64::MAX]),

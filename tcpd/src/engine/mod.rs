@@ -88,6 +88,7 @@ mod syncookie;
 pub mod tcb;
 mod timeout;
 pub mod timers;
+mod urgent;
 mod words;
 
 pub use actions::{Actions, Notice, PayloadRef, SegmentOut};

@@ -27,6 +27,8 @@ pub mod flag {
     pub const V6ONLY: u32 = 64;
     /// Acknowledge at once (`TCP_QUICKACK`).
     pub const QUICKACK: u32 = 128;
+    /// Urgent data stays in the stream (`SO_OOBINLINE`).
+    pub const OOBINLINE: u32 = 256;
 }
 
 /// The options. 56 bytes of a record.
@@ -126,6 +128,7 @@ impl Tcb {
             SockOpt::NoDelay(on) => o.set(flag::NODELAY, on),
             SockOpt::Cork(on) => o.set(flag::CORK, on),
             SockOpt::QuickAck(on) => o.set(flag::QUICKACK, on),
+            SockOpt::OobInline(on) => o.set(flag::OOBINLINE, on),
             SockOpt::V6Only(on) => {
                 if state != State::Closed || self.local.port != 0 {
                     return Err(Errno::EINVAL);
@@ -187,6 +190,7 @@ impl Tcb {
             SockOptName::NoDelay => SockOpt::NoDelay(o.has(flag::NODELAY)),
             SockOptName::Cork => SockOpt::Cork(o.has(flag::CORK)),
             SockOptName::QuickAck => SockOpt::QuickAck(o.has(flag::QUICKACK)),
+            SockOptName::OobInline => SockOpt::OobInline(o.has(flag::OOBINLINE)),
             SockOptName::V6Only => SockOpt::V6Only(o.has(flag::V6ONLY)),
             SockOptName::Linger => SockOpt::Linger(o.has(flag::LINGER).then_some(o.linger_ms)),
             SockOptName::RecvBuffer => SockOpt::RecvBuffer(o.rcv_buf),

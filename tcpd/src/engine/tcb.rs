@@ -34,7 +34,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 5;
+pub const TCB_LAYOUT: u32 = 6;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -104,7 +104,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 2,040 bytes.
+/// One socket's record. 2,056 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -210,6 +210,11 @@ pub struct Tcb {
     pub ecn: Ecn,
     /// What size of packets the path takes.
     pub pmtu: PathMtu,
+    /// [`Self::rcv_up`] once the byte before it has arrived.
+    pub rcv_up_here: Offset,
+    /// An earlier [`Self::rcv_up`] whose byte is nobody's: the next one came while it was the
+    /// next to read.
+    pub rcv_up_lost: Offset,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 3072);
@@ -298,12 +303,6 @@ impl Tcb {
         }
     }
 
-    /// Stream position behind the peer's urgent byte (RFC 6093), if urgent data was announced.
-    #[must_use]
-    pub fn urgent_upto(&self) -> Option<u64> {
-        (self.rcv_up != 0).then(|| stream_position(self.rcv_up))
-    }
-
     /// Bytes received in order that the application has not taken.
     #[must_use]
     pub const fn unread(&self) -> u64 {
@@ -377,7 +376,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 2040);
+        assert_eq!(size_of::<Tcb>(), 2056);
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

@@ -64,9 +64,10 @@ impl Conn {
         }
         // RFC 6093 5: a later mark replaces an earlier one.
         let urgent = of_stream(words.urgent.min(words.written));
-        if words.urgent != 0 && urgent > tcb.snd_up && urgent > tcb.snd_una {
-            tcb.snd_up = urgent;
+        if words.urgent != 0 {
+            self.mark_urgent(urgent);
         }
+        let tcb = &mut self.tcb;
         if words.consumed > tcb.consumed {
             tcb.consumed = words.consumed;
             if self.window_update_due() {

@@ -53,17 +53,7 @@ impl Tcpd {
                 self.show_fin(id);
             }
             Notice::ConnectFailed(id) | Notice::Reset(id) => self.show_reset(id, cx),
-            Notice::Urgent(id) => {
-                let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
-                    return;
-                };
-                if let (Some(upto), Some(words)) =
-                    (tcb.urgent_upto(), self.sessions.words(socket.place))
-                {
-                    words.set_rx_urgent(upto);
-                    self.sessions.urgent(socket.place);
-                }
-            }
+            Notice::Urgent(id) => self.show_urgent(id, true),
             Notice::Released { id, owner } => {
                 if let Some(place) = place_of(owner) {
                     self.sockets.remove_at(id, place);
@@ -93,9 +83,34 @@ impl Tcpd {
         let refill = tcb.consumed >= socket.shown_rx;
         socket.shown_rx = upto;
         if let Some(words) = self.sessions.words(socket.place) {
+            if let Some(mark) = tcb.urgent_upto() {
+                // Before the bytes: who reads must know where to stop.
+                words.set_rx_urgent(mark, tcb.urgent_lost());
+            }
             words.set_rx_tail(upto);
         }
-        self.sessions.readable(socket.place, refill);
+        if socket::has_readable(tcb) {
+            self.sessions.readable(socket.place, refill);
+        }
+    }
+
+    /// Where urgent data is, and `PRI` while its byte waits to be taken (`anew`: for the first
+    /// time).
+    fn show_urgent(&self, id: ConnId, anew: bool) {
+        let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
+            return;
+        };
+        let (Some(mark), Some(words)) = (tcb.urgent_upto(), self.sessions.words(socket.place))
+        else {
+            return;
+        };
+        words.set_rx_urgent(mark, tcb.urgent_lost());
+        if tcb.urgent_is_here() {
+            words.set_rx_oob(mark);
+            if tcb.consumed < mark && words.oob_taken() != mark {
+                self.sessions.urgent(socket.place, anew);
+            }
+        }
     }
 
     fn show_fin(&mut self, id: ConnId) {
@@ -135,7 +150,10 @@ impl Tcpd {
             return;
         }
         let (place, room) = (socket.place, socket::has_room(tcb));
-        let (unread, fin) = (tcb.unread() > 0, tcb.peer_finished());
+        let (unread, fin) = (socket::has_readable(tcb), tcb.peer_finished());
+        if tcb.urgent_is_here() {
+            self.show_urgent(id, false);
+        }
         if room {
             self.sessions.writable(place);
         }

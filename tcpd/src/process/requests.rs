@@ -100,6 +100,9 @@ impl Tcpd {
                     && let Some(words) = self.sessions.words(socket.place)
                 {
                     words.set_limits(tcb.opts.snd_buf, tcb.opts.rcv_buf);
+                    if socket::state_word(tcb) != SocketState::Closed {
+                        words.set_events(socket::event_bits(tcb));
+                    }
                 }
                 Ok(Answer::Done)
             }

@@ -164,9 +164,16 @@ impl Tcpd {
         socket::show(&self.sessions, socket, tcb);
         if tcb.state() != State::Listen {
             let fin = tcb.peer_finished();
-            let readable = tcb.unread() > 0 || fin;
+            let readable = socket::has_readable(tcb) || fin;
             self.sessions
                 .reconcile(socket.place, readable, socket::has_room(tcb), fin);
+            // It may have died between the mark and the byte.
+            if tcb.urgent_is_here() {
+                let place = socket.place;
+                if let Some(words) = self.sessions.words(place) {
+                    words.forget_pri();
+                }
+            }
         }
         self.touched.push(id);
     }

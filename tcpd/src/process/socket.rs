@@ -1,7 +1,7 @@
 //! What the process keeps of a socket beside its record: where its buffers are, and what the
 //! application has been shown. All of it follows from the record after a restart.
 
-use crate::engine::{ConnId, State, Tcb};
+use crate::engine::{ConnId, State, Tcb, sockopt};
 use abi::RegionId;
 use abi::session::{SocketState, event};
 use session::{NewSocket, Sessions, SocketRef};
@@ -102,6 +102,25 @@ pub(super) fn has_room(tcb: &Tcb) -> bool {
     }
 }
 
+/// Whether a read would find something: what is unread, but for an urgent byte at its beginning
+/// that is only taken out of band (as Linux's `tcp_stream_is_readable`).
+pub(super) fn has_readable(tcb: &Tcb) -> bool {
+    let inline = tcb.opts.has(sockopt::flag::OOBINLINE);
+    tcb.unread() > u64::from(tcb.is_at_mark() && !inline)
+}
+
+/// The level flags that a record stands for.
+pub(super) fn event_bits(tcb: &Tcb) -> u32 {
+    let mut bits = 0;
+    if tcb.peer_finished() {
+        bits |= event::PEER_FIN;
+    }
+    if tcb.opts.has(sockopt::flag::OOBINLINE) {
+        bits |= event::OOB_INLINE;
+    }
+    bits
+}
+
 /// Makes all words of a socket what its record says: at a restart, and when a connection is
 /// about to be handed over.
 pub(super) fn show(sessions: &Sessions, socket: &mut Socket, tcb: &Tcb) {
@@ -110,15 +129,14 @@ pub(super) fn show(sessions: &Sessions, socket: &mut Socket, tcb: &Tcb) {
     };
     words.set_limits(tcb.opts.snd_buf, tcb.opts.rcv_buf);
     words.set_tx_head(tcb.acked_upto());
+    if let Some(upto) = tcb.urgent_upto() {
+        words.set_rx_urgent(upto, tcb.urgent_lost());
+        if tcb.urgent_is_here() {
+            words.set_rx_oob(upto);
+        }
+    }
     words.set_rx_tail(tcb.received_upto());
     socket.shown_rx = tcb.received_upto();
-    if let Some(upto) = tcb.urgent_upto() {
-        words.set_rx_urgent(upto);
-    }
-    words.set_events(if tcb.peer_finished() {
-        event::PEER_FIN
-    } else {
-        0
-    });
+    words.set_events(event_bits(tcb));
     words.set_state(state_word(tcb));
 }

@@ -23,4 +23,5 @@ mod loss;
 mod pmtu;
 mod resources;
 mod send;
+mod urgent;
 mod words;

@@ -52,6 +52,7 @@ impl Engine {
             | SockOpt::UserTimeout(_)
             | SockOpt::MaxSegment(_)
             | SockOpt::DeferAccept(_)
+            | SockOpt::OobInline(_)
             | SockOpt::Congestion(_) => return Err(libc::ENOPROTOOPT),
         }
         self.mark(index);
@@ -92,6 +93,7 @@ impl Engine {
             | SockOptName::UserTimeout
             | SockOptName::MaxSegment
             | SockOptName::DeferAccept
+            | SockOptName::OobInline
             | SockOptName::Congestion => return Err(libc::ENOPROTOOPT),
         })
     }

@@ -48,7 +48,10 @@ pub mod control {
     /// [`super::accept`].
     pub const ACCEPTED: usize = 20;
     /// u64, application: send position that urgent data ends at (`MSG_OOB`), 0 for none.
+    /// Written before `TX_TAIL` passes it; beyond `TX_TAIL` it does not count yet.
     pub const TX_URGENT: usize = 24;
+    /// u64, application: the `RX_URGENT` whose byte it has taken out of band last.
+    pub const OOB_TAKEN: usize = 32;
 
     /// u32, shared: 1 while a readiness token may be in the shadow fd. The transport publishes
     /// (data, FIN, error), fences (SeqCst), swaps 1 in and writes a byte only if it was 0 (and
@@ -66,6 +69,10 @@ pub mod control {
     /// never be drained. It looks at each move of `TX_HEAD` and at each dirty mark. A restarted
     /// transport drains without asking the word.
     pub const TX_STUFFED: usize = 68;
+    /// u32, shared: 1 while the out-of-band byte that shows `EPOLLPRI` may be in the shadow fd.
+    /// The application clears it and marks the socket dirty when the kernel dropped that byte
+    /// together with a token although the urgent byte was not taken; the transport shows it again.
+    pub const RX_PRI: usize = 72;
 
     /// u64, transport: bytes published in the receive buffer.
     pub const RX_TAIL: usize = 128;
@@ -86,8 +93,14 @@ pub mod control {
     pub const RX_LIMIT: usize = 164;
     /// u32, transport: [`super::event`] bits.
     pub const EVENTS: usize = 168;
-    /// u64, transport: receive position of the urgent byte plus 1; 0 for none.
+    /// u64, transport: receive position of the urgent byte plus 1; 0 for none. Written before
+    /// `RX_TAIL` passes it.
     pub const RX_URGENT: usize = 176;
+    /// u64, transport: the last `RX_URGENT` whose byte is in the receive buffer, which it may be
+    /// ahead of `RX_TAIL`.
+    pub const RX_OOB: usize = 184;
+    /// u64, transport: an earlier `RX_URGENT` whose byte is left out when reading comes to it.
+    pub const RX_LOST: usize = 192;
 }
 
 /// Shutdown bits.
@@ -104,6 +117,8 @@ pub mod event {
     pub const PEER_FIN: u32 = 1;
     /// The connection was reset or failed; see the error word.
     pub const RESET: u32 = 2;
+    /// Urgent data stays in the stream (`SO_OOBINLINE`).
+    pub const OOB_INLINE: u32 = 4;
 }
 
 /// The single word that decides whether a new connection is the application's.

@@ -97,11 +97,7 @@ fn header(conn: &mut Conn, seq: Offset, flags: Flags, ctx: &Ctx<'_>) -> Repr {
         urgent: 0,
         options,
     };
-    // RFC 6093: the pointer shows behind the urgent data. One that is too far away for 16 bits
-    // is announced when it is near.
-    if tcb.snd_up > seq
-        && let Ok(urgent) = u16::try_from(tcb.snd_up - seq)
-    {
+    if let Some(urgent) = tcb.urgent_pointer(seq) {
         repr.flags |= Flags::URG;
         repr.urgent = urgent;
     }
@@ -204,8 +200,14 @@ pub(crate) fn ack(conn: &mut Conn, ctx: &mut Ctx<'_>) {
 /// answered (RFC 9293 3.10.7.4, first). Unlike RFC 9293 3.8.6.1 it carries no new byte, as in
 /// Linux: the answer is the same, and no segment boundary is spoilt.
 pub(super) fn window_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
-    let seq = conn.tcb.snd_una - 1;
-    let repr = header(conn, seq, Flags::empty(), ctx);
+    let seq = conn.tcb.snd_una;
+    if conn.tcb.urgent_pointer(seq).is_some() {
+        // As Linux: what is outside of the window is not looked at for urgent data, so that is
+        // told in a segment of its own.
+        let repr = header(conn, seq, Flags::empty(), ctx);
+        push(conn, repr, None, 0, 0, ctx);
+    }
+    let repr = header(conn, seq - 1, Flags::empty(), ctx);
     push(conn, repr, None, 0, 0, ctx);
 }
 

@@ -155,11 +155,7 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
     restart_after_idle(conn, ctx);
     conn.tcb.refresh_path_mtu(ctx.now);
     let mss = segment_size(conn);
-    let mut unit = unit_size(conn, ctx.config, mss);
-    if conn.tcb.snd_up > conn.tcb.snd_nxt {
-        // The urgent pointer is relative to its segment's start: no merged ones.
-        unit = mss;
-    }
+    let unit = unit_size(conn, ctx.config, mss);
     let mut held = None;
     loop {
         let tcb = &conn.tcb;

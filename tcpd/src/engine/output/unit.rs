@@ -15,6 +15,10 @@ const SHORT: u64 = 512_000;
 
 /// Payload of the largest unit, in whole segments.
 pub(super) fn unit_size(conn: &Conn, config: &Config, mss: u32) -> u32 {
+    if conn.tcb.is_urgent() {
+        // The urgent pointer counts from its segment's beginning: no merged ones.
+        return mss;
+    }
     let full = config.max_gso / mss * mss;
     if full < 2 * mss {
         return mss;

@@ -68,6 +68,7 @@ impl Conn {
         self.note_marks(&segment);
         self.note_urgent(&segment, ctx);
         if self.take_data(&segment, sink, ctx) {
+            self.look_for_urgent_byte(ctx);
             self.take_fin(&segment, ctx);
         }
     }
@@ -235,18 +236,5 @@ impl Conn {
             return false;
         }
         true
-    }
-
-    /// RFC 9293 3.10.7.4, sixth, and RFC 6093: where urgent data ends. The byte itself stays in
-    /// the stream; what becomes of it is the socket library's business.
-    fn note_urgent(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
-        if !segment.has(Flags::URG) || segment.repr.urgent == 0 || !self.tcb.state().can_receive() {
-            return;
-        }
-        let up = segment.start + u64::from(segment.repr.urgent);
-        if up > self.tcb.rcv_up && up > self.tcb.rcv_nxt {
-            self.tcb.rcv_up = up;
-            ctx.actions.notices.push(Notice::Urgent(self.id));
-        }
     }
 }
