@@ -23,12 +23,21 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// Data has come.
-    pub fn broken(&mut self) {
+    /// Data has come; how long there was none.
+    pub fn broken(&mut self) -> Duration {
         let now = Instant::now();
-        if let Some(last) = self.last.replace(now) {
-            self.longest = self.longest.max(now - last);
-        }
+        let lasted = self
+            .last
+            .replace(now)
+            .map_or(Duration::ZERO, |last| now - last);
+        self.longest = self.longest.max(lasted);
+        lasted
+    }
+
+    /// The receiver itself takes nothing for a while: the time until data comes next means
+    /// nothing.
+    pub fn pause(&mut self) {
+        self.last = None;
     }
 
     /// The longest time so far; none before the first data counts.

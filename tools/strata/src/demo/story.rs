@@ -1,6 +1,7 @@
 //! The steps, in order.
 
 use super::capture::Capture;
+use super::fault::Victim;
 use super::screen::Screen;
 use super::summary::Summary;
 use super::transfer::{Direction, Transfer};
@@ -122,23 +123,35 @@ fn steps(screen: &Screen, lab: &Lab, arguments: &Arguments, summary: &mut Summar
     }
 
     screen.step("TCP: a download and an upload");
-    let mut run = |direction, victim| -> Result<()> {
-        let plan = Transfer::new(direction, arguments.bytes(), victim);
+    let mut run = |direction, victims: &'static [Victim]| -> Result<()> {
+        // Time for all of them to die in one transfer.
+        let parts = if victims.is_empty() { 1 } else { 4 };
+        let plan = Transfer::new(direction, arguments.bytes() * parts, victims);
         let result = transfer::run(screen, lab, &stack, server, plan)?;
         screen.say(result.render());
         summary.transfers.push(result);
         Ok(())
     };
-    run(Direction::Download, None)?;
-    run(Direction::Upload, None)?;
+    run(Direction::Download, &[])?;
+    run(Direction::Upload, &[])?;
     if arguments.no_faults {
         return Ok(());
     }
 
-    screen.step("The same while layers are killed with SIGKILL");
-    run(Direction::Download, Some("tcpd"))?;
-    run(Direction::Upload, Some("ipd"))
+    screen.step("The same while one process after the other is killed with SIGKILL");
+    run(Direction::Download, VICTIMS)?;
+    run(Direction::Upload, VICTIMS)
 }
+
+/// Who dies in a transfer, in this order.
+const VICTIMS: &[Victim] = &[
+    Victim::Layer("netdevd"),
+    Victim::Layer("ipd"),
+    Victim::Layer("tcpd"),
+    Victim::Layer("udpd"),
+    Victim::Layers,
+    Victim::Supervisor,
+];
 
 fn failed(screen: &Screen, lab: &Lab, error: &Error) -> Error {
     anyhow::anyhow!(

@@ -53,12 +53,10 @@ impl Summary {
             row(format!("UDP {}", exchange.title()), exchange.result());
         }
         for transfer in &self.transfers {
-            let killed = transfer
-                .fault
-                .as_ref()
-                .map_or_else(String::new, |fault| format!(", {} killed", fault.layer));
             let mut result = format!("{:.1} Gbit/s, SHA-256 right", transfer.gbit_per_second());
-            if transfer.fault.is_some() {
+            let mut killed = "";
+            if !transfer.faults.is_empty() {
+                killed = ", each process killed in turn";
                 result += &format!(", silent {:.1} ms at most", transfer.longest_silence_ms());
             }
             row(format!("{}{killed}", transfer.direction.name()), result);

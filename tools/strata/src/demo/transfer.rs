@@ -1,7 +1,7 @@
 //! A download and an upload over TCP against the kernel's HTTP server, with SHA-256 compared.
 
 use super::bytes::{Bytes, digest};
-use super::fault::{self, Fault, Progress};
+use super::fault::{self, Fault, Progress, Victim};
 use super::screen::Screen;
 use super::server::{SILENCE, Silence};
 use crate::commands::fetch::hex;
@@ -44,19 +44,19 @@ impl Direction {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Transfer {
     direction: Direction,
-    bytes: u64,
-    victim: Option<&'static str>,
+    pub(super) bytes: u64,
+    pub(super) victims: &'static [Victim],
     seed: u64,
 }
 
 impl Transfer {
-    pub(super) fn new(direction: Direction, bytes: u64, victim: Option<&'static str>) -> Self {
+    pub(super) fn new(direction: Direction, bytes: u64, victims: &'static [Victim]) -> Self {
         static SEED: AtomicU64 = AtomicU64::new(1);
         let seed = SEED.fetch_add(1, Ordering::Relaxed);
         Self {
             direction,
             bytes,
-            victim,
+            victims,
             seed,
         }
     }
@@ -71,10 +71,10 @@ pub(super) struct Transferred {
     sha256: String,
     /// Longest time in which the receiver got nothing.
     longest_silence_ms: f64,
-    pub(super) fault: Option<Fault>,
+    pub(super) faults: Vec<Fault>,
 }
 
-/// Transfers, with a death in the middle if one is planned.
+/// Transfers, with deaths in the middle if some are planned.
 pub(super) fn run(
     screen: &Screen,
     lab: &Lab,
@@ -87,23 +87,22 @@ pub(super) fn run(
     let progress = Progress::default();
     let bar = screen.progress(name, plan.bytes);
     let begin = Instant::now();
-    let (moved, fault) = thread::scope(|scope| {
-        let killer = plan.victim.map(|layer| {
+    let (moved, faults) = thread::scope(|scope| {
+        let killer = (!plan.victims.is_empty()).then(|| {
             let (progress, bar) = (&progress, &bar);
-            let threshold = plan.bytes * 2 / 5;
             let told = move |text: &str| bar.set_message(text.to_owned());
-            scope.spawn(move || fault::kill(lab, layer, threshold, progress, told))
+            scope.spawn(move || fault::kill_all(lab, &plan, progress, told))
         });
         let moved = match plan.direction {
             Direction::Download => download(stack, server, plan, &progress, &bar),
             Direction::Upload => upload(stack, server, plan, &progress, &bar),
         };
         progress.over.store(true, Ordering::Relaxed);
-        let fault = killer.map(|thread| match thread.join() {
+        let faults = killer.map(|thread| match thread.join() {
             Ok(result) => result,
             Err(_) => bail!("the killing thread panicked"),
         });
-        (moved.map(|m| (m, begin.elapsed())), fault)
+        (moved.map(|m| (m, begin.elapsed())), faults)
     });
     bar.finish_and_clear();
     let ((sha256, silence), took) = moved.with_context(|| format!("the {name}"))?;
@@ -117,7 +116,7 @@ pub(super) fn run(
         seconds: took.as_secs_f64(),
         sha256,
         longest_silence_ms: silence.as_secs_f64() * 1e3,
-        fault: fault.transpose()?,
+        faults: faults.transpose()?.unwrap_or_default(),
     })
 }
 
@@ -143,12 +142,15 @@ fn download(
     let mut hash = Sha256::new();
     let mut silence = Silence::default();
     response.body(|piece| {
-        silence.broken();
+        let gap = silence.broken();
+        let gap = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+        progress.silence_us.fetch_max(gap, Ordering::Relaxed);
         hash.update(piece);
         bar.inc(piece.len() as u64);
-        progress
-            .moved
-            .fetch_add(piece.len() as u64, Ordering::Relaxed);
+        if progress.moved(piece.len(), &plan) {
+            // A silence of our own making.
+            silence.pause();
+        }
         Ok(())
     })?;
     Ok((hex(&hash.finalize()), silence.longest()))
@@ -180,7 +182,7 @@ fn upload(
         stream.write_all(piece).context("sending")?;
         left -= len as u64;
         bar.inc(len as u64);
-        progress.moved.fetch_add(len as u64, Ordering::Relaxed);
+        progress.moved(len, &plan);
     }
     answer(stream)
 }
@@ -231,15 +233,20 @@ impl Transferred {
             self.gbit_per_second(),
             self.sha256.get(..16).unwrap_or_default(),
         );
-        if let Some(fault) = &self.fault {
+        for fault in &self.faults {
             text += &format!(
-                "\n          at {:.0} % {} (process {}) was killed; process {} was ready {:.1} ms \
-                 later,\n          the receiver went without data for {:.1} ms at the most",
+                "\n          at {:2.0} % {:<11} killed, back after {:5.1} ms",
                 100.0 * fault.at_bytes as f64 / self.bytes.max(1) as f64,
-                fault.layer,
-                fault.killed,
-                fault.successor,
+                fault.victim,
                 fault.back_after_ms,
+            );
+            if let Some(silence) = fault.silence_ms {
+                text += &format!(", the receiver went without data for {silence:5.1} ms at most");
+            }
+        }
+        if self.faults.iter().any(|fault| fault.silence_ms.is_none()) {
+            text += &format!(
+                "\n          the receiver went without data for {:.1} ms at most in all",
                 self.longest_silence_ms
             );
         }
