@@ -26,10 +26,12 @@ use super::seq::Offset;
 use abi::Nanos;
 pub use log::SendLog;
 
-/// Units that are kept at most. What would need more is not split: a selective acknowledgement
-/// of a part is then not believed, which is safe, and units that left at different times are
-/// joined.
-pub const MAX_UNITS: usize = 1024;
+/// Units that are kept at most, 64 bytes each. When they run short, units that left at different
+/// times are joined, and what has a fate of its own but no room for it shares its neighbours'.
+pub const MAX_UNITS: usize = 2048;
+/// Of them, those that selective acknowledgements may not use up: one that would is not believed
+/// as far as it needs them, which is safe.
+const SPARE_UNITS: usize = 512;
 /// Buffers up to this many units are kept when the log runs empty.
 const KEEP_UNITS: usize = 64;
 

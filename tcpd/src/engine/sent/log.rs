@@ -1,9 +1,21 @@
 //! The log itself: splitting, joining and counting.
 
-use super::{Delivery, Fate, KEEP_UNITS, MAX_UNITS, RateStamp, Unit};
+use super::{Delivery, Fate, KEEP_UNITS, MAX_UNITS, RateStamp, SPARE_UNITS, Unit};
 use crate::engine::seq::Offset;
 use abi::Nanos;
 use std::collections::VecDeque;
+
+/// Thinning out that frees fewer units than this is not tried again for as many calls.
+const FUTILE: u32 = 64;
+
+/// What to do where a unit ought to be split and cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfFull {
+    /// Nothing.
+    Skip,
+    /// The same to all of it.
+    Widen,
+}
 
 /// The log.
 #[derive(Debug, Default)]
@@ -13,6 +25,8 @@ pub struct SendLog {
     lost: u64,
     /// Nothing below it is lost.
     lost_from: Offset,
+    /// Calls for which [`Self::thin_out`] does nothing.
+    futile: u32,
     /// Put on units as they leave; delivery-rate sampling keeps it up to date.
     pub stamp: RateStamp,
 }
@@ -122,11 +136,13 @@ impl SendLog {
         }
     }
 
-    /// `[start, end)` leaves again.
+    /// `[start, end)` leaves again. Should the log be full, what shares its unit counts as sent
+    /// again too, and is found to be lost later.
     pub fn resend(&mut self, start: Offset, end: Offset, now: Nanos) {
         let stamp = self.stamp;
         let wanted = |unit: &Unit| unit.fate != Fate::Sacked;
-        self.change(start, end, wanted, |unit| {
+        let full = IfFull::Widen;
+        self.change(start, end, full, wanted, |unit| {
             unit.fate = Fate::InFlight;
             unit.sent_at = now;
             unit.stamp = stamp;
@@ -169,7 +185,7 @@ impl SendLog {
     pub fn sack(&mut self, start: Offset, end: Offset, delivery: &mut Delivery) -> u64 {
         let mut new = 0;
         let wanted = |unit: &Unit| unit.fate != Fate::Sacked;
-        self.change(start, end, wanted, |unit| {
+        self.change(start, end, IfFull::Skip, wanted, |unit| {
             delivery.add(*unit);
             new += unit.len();
             unit.fate = Fate::Sacked;
@@ -182,7 +198,9 @@ impl SendLog {
     pub fn mark_lost(&mut self, start: Offset, end: Offset) -> u64 {
         let before = self.lost;
         let wanted = |unit: &Unit| unit.fate == Fate::InFlight;
-        self.change(start, end, wanted, |unit| unit.fate = Fate::Lost);
+        self.change(start, end, IfFull::Widen, wanted, |unit| {
+            unit.fate = Fate::Lost;
+        });
         self.lost - before
     }
 
@@ -278,31 +296,45 @@ impl SendLog {
     }
 
     /// Applies `f` to units of `[start, end)` that are `wanted`, splitting those that reach
-    /// beyond. What cannot be split for lack of room stays as it is.
+    /// beyond.
     fn change(
         &mut self,
         start: Offset,
         end: Offset,
+        full: IfFull,
         wanted: impl Fn(&Unit) -> bool,
         mut f: impl FnMut(&mut Unit),
     ) {
+        let most = match full {
+            IfFull::Widen => MAX_UNITS,
+            IfFull::Skip => MAX_UNITS - SPARE_UNITS,
+        };
+        if self.units.len() + 2 > most {
+            self.thin_out();
+        }
+        let room = self.units.len() + 2 <= most;
         let mut at = self.units.partition_point(|unit| unit.end <= start);
         let first = at;
         while let Some(&unit) = self.units.get(at) {
             if unit.start >= end {
                 break;
             }
-            if wanted(&unit) && unit.start < start {
-                // Its right part, if there is one now, comes next.
+            if wanted(&unit) && unit.start < start && room {
+                // Its right part comes next.
                 self.split(at, start);
             } else if wanted(&unit)
-                && (unit.end <= end || self.split(at, end))
-                && let Some(unit) = self.units.get_mut(at)
+                && (unit.start >= start || full == IfFull::Widen)
+                && (unit.end <= end || room || full == IfFull::Widen)
             {
-                let (before, len) = (unit.fate, unit.len());
-                f(unit);
-                let (after, start) = (unit.fate, unit.start);
-                self.recount(before, after, start, len);
+                if unit.end > end && room {
+                    self.split(at, end);
+                }
+                if let Some(unit) = self.units.get_mut(at) {
+                    let (before, len) = (unit.fate, unit.len());
+                    f(unit);
+                    let (after, start) = (unit.fate, unit.start);
+                    self.recount(before, after, start, len);
+                }
             }
             at += 1;
         }
@@ -329,18 +361,13 @@ impl SendLog {
         }
     }
 
-    /// Splits unit `index` at `at`, which lies inside; false if there is no room.
-    fn split(&mut self, index: usize, at: Offset) -> bool {
-        if self.units.len() >= MAX_UNITS {
-            return false;
+    /// Splits unit `index` at `at`, which lies inside.
+    fn split(&mut self, index: usize, at: Offset) {
+        if let Some(unit) = self.units.get_mut(index) {
+            let right = Unit { start: at, ..*unit };
+            unit.end = at;
+            self.units.insert(index + 1, right);
         }
-        let Some(unit) = self.units.get_mut(index) else {
-            return false;
-        };
-        let right = Unit { start: at, ..*unit };
-        unit.end = at;
-        self.units.insert(index + 1, right);
-        true
     }
 
     /// Joins neighbours among the units `first - 1 ..= last`.
@@ -368,6 +395,12 @@ impl SendLog {
 
     /// The log is full: joins pairs of neighbours in flight, whenever they left.
     fn thin_out(&mut self) {
+        if self.futile > 0 {
+            // It just did not help.
+            self.futile -= 1;
+            return;
+        }
+        let before = self.units.len();
         let mut kept = 0;
         let mut odd = true;
         for at in 1..self.units.len() {
@@ -389,5 +422,8 @@ impl SendLog {
             }
         }
         self.units.truncate(kept + 1);
+        if before - self.units.len() < FUTILE as usize {
+            self.futile = FUTILE;
+        }
     }
 }

@@ -88,6 +88,27 @@ fn it_stays_small_whatever_the_peer_says() {
     assert_eq!(log.end(), Some(B + 200_000));
 }
 
+// What counts as lost can always be sent again, else it would be for ever.
+#[test]
+fn a_full_log_can_be_worked_off() {
+    let mut log = SendLog::default();
+    let segments = 3 * MAX_UNITS as u64;
+    log.push(B, B + 10 * segments, 1);
+    let mut d = Delivery::default();
+    for i in 0..segments {
+        log.sack(B + 10 * i + 5, B + 10 * i + 10, &mut d);
+    }
+    assert!(log.len() <= MAX_UNITS - SPARE_UNITS);
+    log.mark_lost(B, B + 10 * segments);
+    let mut now = 2;
+    while let Some((start, _)) = log.next_lost() {
+        log.resend(start, start + 5, now);
+        now += 1;
+        assert!(log.len() <= MAX_UNITS && now < 4 * segments);
+    }
+    assert_eq!(log.lost(), 0);
+}
+
 // Against one entry a byte, with seeds.
 #[test]
 fn it_agrees_with_a_bytewise_model() {
