@@ -62,6 +62,40 @@ impl Socket {
         })
     }
 
+    /// Connects a stream with the first bytes of what it will send (`sendto(2)` with
+    /// `MSG_FASTOPEN`), and answers how many of `data` were taken. They travel in the SYN if the
+    /// peer gave a Fast Open cookie before (RFC 7413), and behind the handshake else; either way
+    /// they are sent. What arrives twice in the network may be delivered twice: use it for
+    /// requests that can be repeated. Waits for the handshake unless the socket is nonblocking.
+    ///
+    /// # Errors
+    /// As `connect(2)`; `EOPNOTSUPP` when Fast Open is switched off or it is not a stream.
+    pub fn connect_with_data(&self, address: SocketAddr, data: &[u8]) -> io::Result<usize> {
+        if self.shared.kind != SocketKind::Stream {
+            return Err(os(libc::EOPNOTSUPP));
+        }
+        let shared = &*self.shared;
+        want_family(shared.v6, address.ip())?;
+        if shared.state() != SocketState::Idle {
+            return Err(os(libc::EISCONN));
+        }
+        let written = {
+            let _tx = shared.lock_tx();
+            shared.stuff(self);
+            shared.preload(data)?
+        };
+        let begun = shared.order(Op::ConnectWithData(shared.id, address));
+        if let Err(error) = begun {
+            shared.unload();
+            shared.session.ring(shared.id.slot);
+            return Err(error);
+        }
+        if !self.shadow.is_nonblocking()? {
+            self.finish_connect(shared.write_deadline())?;
+        }
+        Ok(written)
+    }
+
     /// Takes a datagram socket's default peer away.
     ///
     /// # Errors

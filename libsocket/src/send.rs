@@ -62,6 +62,28 @@ impl Shared {
         self.session.ring(self.id.slot);
     }
 
+    /// Puts what fits of `data` into the send buffer of a socket that is not connected. Nobody
+    /// is told.
+    pub(crate) fn preload(&self, data: &[u8]) -> io::Result<usize> {
+        let room = self.room()?;
+        let len = data.len().min(room.limit);
+        if !self.copy_tx(0, data.get(..len).unwrap_or_default()) {
+            return Err(self.session.fault());
+        }
+        if let Some(word) = self.long(control::TX_TAIL) {
+            // Release: as in `publish`.
+            word.store(len as u64, Ordering::Release);
+        }
+        Ok(len)
+    }
+
+    /// Takes that back: the connect was refused.
+    pub(crate) fn unload(&self) {
+        if let Some(word) = self.long(control::TX_TAIL) {
+            word.store(0, Ordering::Release);
+        }
+    }
+
     /// Copies into the send buffer at `position`.
     pub(crate) fn copy_tx(&self, position: u64, bytes: &[u8]) -> bool {
         let memory = self.session.memory();

@@ -55,6 +55,16 @@ impl TcpListener {
         Ok((TcpStream::from(socket), peer))
     }
 
+    /// Takes data with SYNs (`TCP_FASTOPEN`, RFC 7413): at most `queue` connections may wait for
+    /// the end of their handshake so; 0 switches it off. The same data may then come twice, on
+    /// two connections.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_fast_open(&self, queue: u32) -> io::Result<()> {
+        self.0.set_option(SockOpt::FastOpen(queue))
+    }
+
     /// Connections, one after the other, without end.
     #[must_use]
     pub fn incoming(&self) -> Incoming<'_> {

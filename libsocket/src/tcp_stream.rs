@@ -29,6 +29,23 @@ pub(crate) fn each_address<T>(
 }
 
 impl Stack {
+    /// Connects with the first bytes to send, in the SYN where the peer allows it
+    /// ([`Socket::connect_with_data`]). Answers how many of `data` were taken.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_with_data(
+        &self,
+        addresses: impl ToSocketAddrs,
+        data: &[u8],
+    ) -> io::Result<(TcpStream, usize)> {
+        each_address(addresses, |address| {
+            let socket = self.socket(address.is_ipv6(), SocketKind::Stream)?;
+            let taken = socket.connect_with_data(address, data)?;
+            Ok((TcpStream(socket), taken))
+        })
+    }
+
     /// Connects to the first of `addresses` that answers. Names are resolved by the system.
     ///
     /// # Errors

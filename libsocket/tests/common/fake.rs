@@ -372,7 +372,9 @@ impl<'a> Fake<'a> {
             | Op::LocalAddr(id)
             | Op::PeerAddr(id)
             | Op::TcpInfo(id) => *id,
-            Op::Hello { .. } | Op::Socket { .. } => return Err(libc::EPROTO),
+            Op::Hello { .. } | Op::Socket { .. } | Op::ConnectWithData(..) => {
+                return Err(libc::EPROTO);
+            }
         };
         self.sessions.resolve(call.region, id).ok_or(libc::EBADF)?;
         let socket = SocketRef {
@@ -453,7 +455,9 @@ impl<'a> Fake<'a> {
             Op::LocalAddr(_) => return Ok(Answer::Address(r.local)),
             Op::PeerAddr(_) => return r.peer.map(Answer::Address).ok_or(libc::ENOTCONN),
             Op::TcpInfo(_) => return Ok(Answer::Bytes(vec![7; 104])),
-            Op::Hello { .. } | Op::Socket { .. } => return Err(libc::EPROTO),
+            Op::Hello { .. } | Op::Socket { .. } | Op::ConnectWithData(..) => {
+                return Err(libc::EPROTO);
+            }
         }
         self.touch(socket);
         Ok(Answer::Done)

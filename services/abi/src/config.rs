@@ -215,6 +215,21 @@ pub enum MtuProbing {
     Always,
 }
 
+/// TCP Fast Open (RFC 7413), as Linux's `tcp_fastopen`. Applications have to ask for it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FastOpen {
+    /// Never.
+    Off,
+    /// For connecting.
+    Client,
+    /// For listening.
+    Server,
+    /// For both.
+    #[default]
+    Both,
+}
+
 /// TCP's parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -229,6 +244,10 @@ pub struct TcpConfig {
     pub ecn: EcnMode,
     /// The search for the path MTU without ICMP.
     pub mtu_probing: MtuProbing,
+    /// Data with SYNs.
+    pub fast_open: FastOpen,
+    /// SYN cookies when a listener's queue is full (RFC 4987 3.6).
+    pub syn_cookies: bool,
 }
 
 impl Default for TcpConfig {
@@ -239,6 +258,8 @@ impl Default for TcpConfig {
             time_wait_ms: 60_000,
             ecn: EcnMode::default(),
             mtu_probing: MtuProbing::default(),
+            fast_open: FastOpen::default(),
+            syn_cookies: true,
         }
     }
 }

@@ -129,6 +129,18 @@ impl Engine {
         remote: Endpoint,
         route: &Route,
     ) -> Result<(), Errno> {
+        self.begin_connect(now, id, remote, route, None)
+    }
+
+    /// `data`: bytes that lie in the send buffer, to go with the SYN if they can.
+    pub(super) fn begin_connect(
+        &mut self,
+        now: Nanos,
+        id: ConnId,
+        remote: Endpoint,
+        route: &Route,
+        data: Option<u64>,
+    ) -> Result<(), Errno> {
         let tcb = self.record(id).ok_or(Errno::EBADF)?;
         match tcb.state() {
             State::Closed if tcb.has(flag::WAS_CONNECTED) => return Err(Errno::EISCONN),
@@ -175,6 +187,8 @@ impl Engine {
             iss = floor;
         }
         let ts_offset = isn::timestamp_offset(&self.config.secret, &flow);
+        let tcb = *self.record(id).ok_or(Errno::EBADF)?;
+        let known = self.fast_open_for(now, &tcb, data, &flow);
         self.stats.active_opens += 1;
         let registered = {
             let conn = self.conn_mut(id).ok_or(Errno::EBADF)?;
@@ -206,6 +220,10 @@ impl Engine {
             tcb.negotiated.ts_offset = ts_offset;
             tcb.ecn = super::ecn::Ecn::open(ctx.config.ecn);
             tcb.progress_at = now;
+            if !conn.prepare_syn(known, data) {
+                return;
+            }
+            let tcb = &mut conn.tcb;
             tcb.rtt.start(now, DATA_OFFSET);
             let timeout = tcb.rtt.timeout(ctx.config);
             tcb.deadlines.arm(Timer::Retransmit, now + timeout);

@@ -34,6 +34,12 @@ impl Conn {
         self.tcb.flags |= flag::ORPHAN;
         let lingers_not = self.tcb.opts.has(sockopt::flag::LINGER) && self.tcb.opts.linger_ms == 0;
         match self.tcb.state() {
+            // As Linux: an attempt is given up. But what was written to a socket that Fast Open
+            // made look connected is sent.
+            State::SynSent if self.tcb.is_open() && self.tcb.written > 0 && !lingers_not => {
+                self.queue_fin();
+                self.release_syn(ctx);
+            }
             State::Closed | State::Listen | State::SynSent => self.terminate(None, ctx),
             State::TimeWait => {}
             // Unread data is lost, and the peer must hear of it (RFC 2525 2.17); a linger time

@@ -111,6 +111,13 @@ pub(crate) struct Runtime {
     pub(crate) embryonic: u32,
     /// A listener's children in the accept queue.
     pub(crate) accept_queue: u32,
+    /// A listener's children that are open before their handshake is over (RFC 7413).
+    pub(crate) early: u32,
+    /// Whether this is one that is counted so.
+    pub(crate) counted_early: bool,
+    /// When such children of a listener were reset, oldest first. Forgotten in a crash: the
+    /// limit is then a little higher for a minute.
+    pub(crate) early_resets: std::collections::VecDeque<Nanos>,
     /// When a listener last sent a SYN cookie; 0 for never. A restore assumes that it was just
     /// now.
     pub(crate) cookie_at: Nanos,
@@ -155,7 +162,7 @@ impl Conn {
             || rt.syn_now
             || rt.push_now
             || rt.probe != Probe::None
-            || (self.tcb.state().can_transmit() && output::has_work(&self.tcb))
+            || (self.tcb.may_send() && output::has_work(&self.tcb))
     }
 
     pub(crate) fn notice_received(&mut self, ctx: &mut Ctx<'_>) {

@@ -55,6 +55,7 @@ impl Conn {
         match self.tcb.state() {
             // As Linux: an attempt that cannot succeed ends at once.
             State::SynSent => self.terminate(Some(errno), ctx),
+            State::SynReceived if self.tcb.is_early() => self.tcb.soft_error = errno.0,
             State::SynReceived if self.tcb.has(flag::PASSIVE) => self.terminate(None, ctx),
             State::SynReceived => self.terminate(Some(errno), ctx),
             // RFC 9293 3.9.2.2: an established connection is not aborted (RFC 5927 5).

@@ -20,7 +20,8 @@ pub struct TcpInfo {
     pub retransmits: u8,
     pub probes: u8,
     pub backoff: u8,
-    /// Bit 0: timestamps, 1: SACK, 2: window scale, 3: ECN agreed on, 4: a mark was seen.
+    /// Bit 0: timestamps, 1: SACK, 2: window scale, 3: ECN agreed on, 4: a mark was seen, 5: a SYN's
+    /// data was taken.
     pub options: u8,
     /// Low nibble: send scale; high nibble: receive scale.
     pub wscale: u8,
@@ -126,7 +127,8 @@ impl TcpInfo {
                 | u8::from(n.has(options::flag::SACK)) << 1
                 | u8::from(n.has(options::flag::SCALING)) << 2
                 | u8::from(tcb.ecn.is_agreed()) << 3
-                | u8::from(tcb.ecn.received_ce > 0) << 4,
+                | u8::from(tcb.ecn.received_ce > 0) << 4
+                | u8::from(tcb.opening.has(super::opening::flag::SYN_DATA)) << 5,
             wscale: n.snd_scale | n.rcv_scale << 4,
             rto: micros(tcb.rtt.rto),
             ato: 40_000,

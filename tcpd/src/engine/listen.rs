@@ -4,6 +4,7 @@ use super::conn::Ctx;
 use super::demux::Flow;
 use super::embryo::Syn;
 use super::events::SegmentMeta;
+use super::fast_open::{self, Asked};
 use super::isn;
 use super::output::build;
 use super::segment_in::Sink;
@@ -71,7 +72,7 @@ impl Engine {
             return;
         };
         if flags.contains(Flags::SYN) && !flags.contains(Flags::FIN) {
-            self.on_syn(now, meta, flow, listener, floor);
+            self.on_syn(now, meta, flow, listener, floor, sink);
         }
     }
 
@@ -82,6 +83,7 @@ impl Engine {
         flow: &Flow,
         listener: ConnId,
         floor: Option<u32>,
+        sink: &mut Sink<'_>,
     ) {
         let Some(parent) = self.conn(listener) else {
             return;
@@ -114,10 +116,18 @@ impl Engine {
             mtu: meta.mtu,
         };
         let iss = floor.unwrap_or_else(|| isn::initial_sequence(&self.config.secret, flow, now));
-        let Some(tcb) = self.embryo(now, &syn, flow, listener, iss) else {
+        let Some(mut tcb) = self.embryo(now, &syn, flow, listener, iss) else {
             return;
         };
-        if let Some(id) = self.enter_embryo(now, tcb) {
+        let asked = self.asked(meta, flow, listener);
+        if asked == Asked::Cookie {
+            fast_open::give_cookie(&mut tcb, &self.config.secret, flow);
+        }
+        let is_early = asked == Asked::Entry && self.has_early_room(listener, now);
+        let Some(id) = self.enter_embryo(now, tcb) else {
+            return;
+        };
+        if !(is_early && self.enter_early(now, id, listener, meta, sink)) {
             self.step(id, now, |conn, _| conn.rt.syn_now = true);
         }
     }

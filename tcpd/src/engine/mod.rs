@@ -34,7 +34,7 @@
 //! | 9293 3.4.2, 3.6.1 | TIME_WAIT lasts four minutes | one, and less when records run short | timestamps (RFC 6191) and sequence numbers protect the successor |
 //! | 9293 3.10.7.4 | FIN_WAIT_2 waits for ever | a minute, if no application holds the socket | peers vanish |
 //! | 9293 3.7.4 | Nagle holds anything small while data is out | only while something small is out (Minshall) | the end of a large write need not wait |
-//! | 9293 3.10.7.2 | a SYN may carry FIN or data | SYN,FIN is dropped, data on a SYN is not kept | no sender needs it; the data comes again |
+//! | 9293 3.10.7.2 | a SYN may carry FIN or data | SYN,FIN is dropped, data on a SYN is kept with a Fast Open cookie only | no sender needs it; the data comes again |
 //! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
 //! | 4987 3.6 | cookies or a queue | a queue, cookies when it is full (one more than the backlog); none while the accept queue is full | as Linux |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
@@ -56,12 +56,15 @@ mod close;
 pub mod config;
 pub mod congestion;
 mod conn;
+mod cookie_cache;
 mod cookies;
 mod demux;
 pub mod ecn;
 mod embryo;
 pub mod error;
 pub mod events;
+mod fast_connect;
+mod fast_open;
 mod footprint;
 mod icmp;
 pub mod info;
@@ -155,6 +158,8 @@ pub struct Engine {
     actions: Actions,
     stats: Stats,
     challenge: Challenge,
+    /// Fast Open cookies of servers.
+    cookies: cookie_cache::CookieCache,
     /// Half-open connections of all listeners.
     embryonic: u32,
     next_generation: u32,
@@ -180,6 +185,7 @@ impl Engine {
             stats: Stats::default(),
             challenge: Challenge::default(),
             embryonic: 0,
+            cookies: cookie_cache::CookieCache::new(config.secret),
             next_generation: 1,
             next_accept: 1,
             port_counter: 0,

@@ -79,6 +79,7 @@ impl Engine {
                 self.recount(parent, before, counted);
             }
         }
+        self.count_early(id, now);
         self.give_back(id, now);
     }
 

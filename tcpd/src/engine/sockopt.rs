@@ -3,6 +3,7 @@
 
 use super::congestion::Algorithm;
 use super::error::Errno;
+use super::opening;
 use super::options::MIN_MSS;
 use super::state::State;
 use super::tcb::Tcb;
@@ -170,6 +171,13 @@ impl Tcb {
             SockOpt::Tos(tos) => o.tos = tos & !3,
             SockOpt::Ttl(ttl) => o.ttl = ttl,
             SockOpt::Mark(mark) => o.mark = mark,
+            SockOpt::FastOpen(limit) => self.opening.fast_open_queue = limit,
+            SockOpt::FastOpenConnect(on) => {
+                if !matches!(state, State::Closed) {
+                    return Err(Errno::EINVAL);
+                }
+                self.opening.set(opening::flag::ON_CONNECT, on);
+            }
             SockOpt::Broadcast(_) | SockOpt::PacketInfo(_) | SockOpt::MtuDiscover(_) => {
                 return Err(Errno::ENOPROTOOPT);
             }
@@ -205,6 +213,10 @@ impl Tcb {
             SockOptName::Tos => SockOpt::Tos(o.tos),
             SockOptName::Ttl => SockOpt::Ttl(o.ttl),
             SockOptName::Mark => SockOpt::Mark(o.mark),
+            SockOptName::FastOpen => SockOpt::FastOpen(self.opening.fast_open_queue),
+            SockOptName::FastOpenConnect => {
+                SockOpt::FastOpenConnect(self.opening.has(opening::flag::ON_CONNECT))
+            }
             SockOptName::Broadcast | SockOptName::PacketInfo | SockOptName::MtuDiscover => {
                 return Err(Errno::ENOPROTOOPT);
             }

@@ -33,6 +33,18 @@ pub struct Stats {
     pub cookies_received: u64,
     /// Acknowledgements that should have and did not.
     pub cookies_failed: u64,
+    /// SYNs that asked for a Fast Open cookie (RFC 7413).
+    pub fast_open_requests: u64,
+    /// SYNs with a Fast Open cookie that was not ours.
+    pub fast_open_refused: u64,
+    /// SYNs with a right cookie for which no more room was.
+    pub fast_open_overflows: u64,
+    /// Connections that were open before their handshake was over.
+    pub fast_open_passive: u64,
+    /// Connects whose SYN's data was taken.
+    pub fast_open_active: u64,
+    /// Connects whose SYN's data was not.
+    pub fast_open_active_failed: u64,
     /// Segments dropped by PAWS (RFC 7323 5).
     pub paws_drops: u64,
     /// Segments outside of the window.

@@ -19,6 +19,7 @@
 
 use super::congestion::Congestion;
 use super::ecn::Ecn;
+use super::opening::Opening;
 use super::options::Negotiated;
 use super::pmtu::PathMtu;
 use super::reassembly::Reassembly;
@@ -34,7 +35,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 6;
+pub const TCB_LAYOUT: u32 = 7;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -104,7 +105,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 2,056 bytes.
+/// One socket's record. 2,088 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -208,6 +209,8 @@ pub struct Tcb {
     pub counters: Counters,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// Fast Open.
+    pub opening: Opening,
     /// What size of packets the path takes.
     pub pmtu: PathMtu,
     /// [`Self::rcv_up`] once the byte before it has arrived.
@@ -376,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 2056);
+        assert_eq!(size_of::<Tcb>(), 2088);
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

@@ -150,7 +150,7 @@ impl Conn {
             ctx.config.syn_retries
         };
         if self.tcb.rtt.backoff >= limit || self.is_user_timeout(ctx.now) {
-            if passive {
+            if passive && !self.tcb.is_early() {
                 self.terminate(None, ctx);
             } else {
                 self.give_up(ctx);

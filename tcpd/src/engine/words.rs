@@ -80,6 +80,7 @@ impl Conn {
         if words.shut_wr {
             self.queue_fin();
         }
+        self.release_syn(ctx);
     }
 
     /// Whether the application has made enough room that the peer should hear of it now and not

@@ -10,7 +10,7 @@ use abi::Endpoint;
 use abi::session::{Answer, Op, SocketId, SocketKind, SocketState};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use runtime::Context;
-use session::Call;
+use session::{Call, Known};
 
 type Outcome = Result<Answer, i32>;
 
@@ -72,6 +72,7 @@ impl Tcpd {
         let target = match &call.op {
             Op::Bind(s, _)
             | Op::Connect(s, _)
+            | Op::ConnectWithData(s, _)
             | Op::Listen(s, _)
             | Op::SetOption(s, _)
             | Op::GetOption(s, _)
@@ -86,11 +87,18 @@ impl Tcpd {
             .record(id)
             .is_some_and(|tcb| tcb.last_request == call.id);
         match &call.op {
-            Op::Bind(..) | Op::Connect(..) | Op::Listen(..) | Op::SetOption(..) if noted => {
+            Op::Bind(..)
+            | Op::Connect(..)
+            | Op::ConnectWithData(..)
+            | Op::Listen(..)
+            | Op::SetOption(..)
+                if noted =>
+            {
                 Ok(Answer::Done)
             }
             Op::Bind(_, address) => self.bind(id, *address, cx),
-            Op::Connect(_, address) => self.connect(id, *address, cx),
+            Op::Connect(_, address) => self.connect(id, *address, false, cx),
+            Op::ConnectWithData(_, address) => self.connect(id, Some(*address), true, cx),
             Op::Listen(_, backlog) => self.listen(id, *backlog, cx),
             Op::SetOption(_, option) => {
                 self.engine
@@ -150,7 +158,13 @@ impl Tcpd {
         Ok(Answer::Done)
     }
 
-    fn connect(&mut self, id: ConnId, to: Option<SocketAddr>, cx: &Context<'_>) -> Outcome {
+    fn connect(
+        &mut self,
+        id: ConnId,
+        to: Option<SocketAddr>,
+        with_data: bool,
+        cx: &Context<'_>,
+    ) -> Outcome {
         let Some(mut to) = to else {
             return Err(libc::EOPNOTSUPP);
         };
@@ -169,17 +183,40 @@ impl Tcpd {
             source: hop.source,
             mtu: hop.mtu,
         };
-        self.engine
-            .connect(cx.now, id, Endpoint::from(to), &route)
-            .map_err(|e| e.0)?;
-        if let Some(words) = self
-            .sockets
-            .get(id)
-            .and_then(|s| self.sessions.words(s.place))
-        {
-            words.set_state(SocketState::Connecting);
+        let to = Endpoint::from(to);
+        if with_data {
+            let written = self.written_before(id).ok_or(libc::EINVAL)?;
+            self.engine
+                .connect_with_data(cx.now, id, to, &route, written)
+        } else {
+            self.engine.connect(cx.now, id, to, &route)
+        }
+        .map_err(|e| e.0)?;
+        let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
+            return Ok(Answer::Done);
+        };
+        if let Some(words) = self.sessions.words(socket.place) {
+            words.set_state(socket::state_word(tcb));
+        }
+        if tcb.is_open() {
+            // Fast Open waits for the first write.
+            self.sessions.writable(socket.place);
         }
         Ok(Answer::Done)
+    }
+
+    /// What lies in the send buffer of a socket that is not connected; `None` for the impossible.
+    fn written_before(&self, id: ConnId) -> Option<u64> {
+        let tcb = self.engine.record(id)?;
+        let words = self.sessions.words(self.sockets.get(id)?.place)?;
+        let known = Known {
+            tx_tail: 0,
+            tx_head: 0,
+            tx_limit: tcb.opts.snd_capacity,
+            rx_head: 0,
+            rx_tail: 0,
+        };
+        words.load(&known).ok().map(|w| w.tx_tail)
     }
 
     fn listen(&mut self, id: ConnId, backlog: u32, cx: &Context<'_>) -> Outcome {

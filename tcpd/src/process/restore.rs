@@ -4,9 +4,10 @@ use super::records::{Record, Records};
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus};
 use crate::engine::congestion::Algorithm;
+use crate::engine::opening::OpenConfig;
 use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State};
 use abi::Nanos;
-use abi::config::DaemonConfig;
+use abi::config::{DaemonConfig, FastOpen};
 use anyhow::Context as _;
 use runtime::{EpollFlags, Fib, Plumbing};
 use session::{Adopted, NewSocket, Params, Revoked, Sessions};
@@ -26,6 +27,11 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
         congestion,
         ecn: tcp.ecn,
         mtu_probing: tcp.mtu_probing,
+        open: OpenConfig {
+            syn_cookies: tcp.syn_cookies,
+            fast_open_client: matches!(tcp.fast_open, FastOpen::Client | FastOpen::Both),
+            fast_open_server: matches!(tcp.fast_open, FastOpen::Server | FastOpen::Both),
+        },
         ..Config::default()
     })
 }

@@ -79,6 +79,7 @@ pub(super) fn place_of(owner: crate::engine::SocketRef) -> Option<SocketRef> {
 /// The state word that a record stands for.
 pub(super) fn state_word(tcb: &Tcb) -> SocketState {
     match tcb.state() {
+        _ if tcb.is_open() => SocketState::Connected,
         State::Listen => SocketState::Listening,
         State::SynSent | State::SynReceived => SocketState::Connecting,
         State::Closed if tcb.has(crate::engine::tcb::flag::WAS_CONNECTED) || tcb.error != 0 => {
@@ -93,7 +94,7 @@ pub(super) fn state_word(tcb: &Tcb) -> SocketState {
 /// (`sk_stream_is_writeable`). It is asked at each acknowledgement, so no wake-up is lost.
 pub(super) fn has_room(tcb: &Tcb) -> bool {
     match tcb.state() {
-        State::SynSent | State::SynReceived | State::Listen => false,
+        State::SynSent | State::SynReceived | State::Listen if !tcb.is_open() => false,
         State::Closed => true,
         _ => {
             let used = tcb.written - tcb.acked_upto();

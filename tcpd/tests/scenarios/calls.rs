@@ -186,9 +186,13 @@ impl Run {
                 let id = self.sock(name)?.id;
                 errno(self.world().engine.listen(now, id, *backlog))
             }
-            Call::Connect { flow, mtu } => {
+            Call::Connect { flow, mtu, data } => {
                 let id = self.sock(name)?.id;
-                self.connect(id, flow, *mtu)?.map_err(|e| errno_name(e.0))
+                if let Some(n) = data {
+                    let _ = self.update(name, |words| words.written = *n)?;
+                }
+                self.connect(id, flow, *mtu, *data)?
+                    .map_err(|e| errno_name(e.0))
             }
             Call::Established { win } => {
                 self.establish(name, *win)?;
@@ -383,12 +387,22 @@ impl Run {
         )
     }
 
-    fn connect(&mut self, id: ConnId, name: &str, mtu: u16) -> Result<Result<(), Errno>, String> {
+    fn connect(
+        &mut self,
+        id: ConnId,
+        name: &str,
+        mtu: u16,
+        data: Option<u64>,
+    ) -> Result<Result<(), Errno>, String> {
         let flow = self.flows.get(name).ok_or("no such flow")?.clone();
         let now = self.world().now;
         let source = flow.local.ip().ok_or("the flow has no own address")?;
         let route = Route { source, mtu };
-        let result = self.world().engine.connect(now, id, flow.remote, &route);
+        let engine = &mut self.world().engine;
+        let result = match data {
+            None => engine.connect(now, id, flow.remote, &route),
+            Some(n) => engine.connect_with_data(now, id, flow.remote, &route, n),
+        };
         if result.is_ok()
             && let Some((local, iss)) = self.world().engine.record(id).map(|t| (t.local, t.iss))
             && let Some(flow) = self.flows.get_mut(name)
@@ -441,7 +455,8 @@ impl Run {
         let now = self.world().now;
         let bound = self.world().engine.bind(now, id, local);
         bound.map_err(|e| errno_name(e.0))?;
-        self.connect(id, "", 1_500)?.map_err(|e| errno_name(e.0))?;
+        self.connect(id, "", 1_500, None)?
+            .map_err(|e| errno_name(e.0))?;
         self.end_batch()?;
         let syn = self.take_sent().ok_or("no SYN came")?;
         if !syn.flags().contains(wire::tcp::Flags::SYN) {

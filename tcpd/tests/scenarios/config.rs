@@ -94,6 +94,12 @@ impl Setup {
             "somaxconn" => c.somaxconn = number(value)?,
             "syn-backlog" => c.max_syn_backlog = number(value)?,
             "challenge-acks" => c.challenge_ack_limit = number(value)?,
+            "syn-cookies" => c.open.syn_cookies = switch(value)?,
+            "fastopen" => {
+                let on = switch(value)?;
+                c.open.fast_open_client = on;
+                c.open.fast_open_server = on;
+            }
             _ => return Err(format!("`{name}` is no parameter known to config.rs")),
         }
         Ok(())

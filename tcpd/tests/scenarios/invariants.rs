@@ -42,7 +42,9 @@ pub(crate) fn record(tcb: &Tcb, before: Option<&Tcb>) -> Result<(), String> {
     // E4: what must end or be answered has a timer.
     let armed = tcb.deadlines.earliest().is_some();
     let owed = match tcb.state() {
-        State::SynSent | State::SynReceived | State::TimeWait => true,
+        // A SYN that waits for the first bytes (RFC 7413) is not in flight yet.
+        State::SynSent => tcb.flight() > 0,
+        State::SynReceived | State::TimeWait => true,
         state if state.can_transmit() => tcb.flight() > 0,
         State::FinWait2 => tcb.is_orphan(),
         _ => false,

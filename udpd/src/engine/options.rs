@@ -53,6 +53,8 @@ impl Engine {
             | SockOpt::MaxSegment(_)
             | SockOpt::DeferAccept(_)
             | SockOpt::OobInline(_)
+            | SockOpt::FastOpen(_)
+            | SockOpt::FastOpenConnect(_)
             | SockOpt::Congestion(_) => return Err(libc::ENOPROTOOPT),
         }
         self.mark(index);
@@ -94,6 +96,8 @@ impl Engine {
             | SockOptName::MaxSegment
             | SockOptName::DeferAccept
             | SockOptName::OobInline
+            | SockOptName::FastOpen
+            | SockOptName::FastOpenConnect
             | SockOptName::Congestion => return Err(libc::ENOPROTOOPT),
         })
     }

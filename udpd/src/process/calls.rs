@@ -54,7 +54,7 @@ impl Udpd {
                 }
                 Ok(Answer::Address(s.shown_endpoint(&s.record.peer)))
             }),
-            Op::Listen(..) => Err(libc::EOPNOTSUPP),
+            Op::Listen(..) | Op::ConnectWithData(..) => Err(libc::EOPNOTSUPP),
             Op::TcpInfo(_) => Err(libc::ENOPROTOOPT),
             // Answered by the session layer.
             Op::Hello { .. } => Err(libc::EPROTO),

@@ -68,6 +68,9 @@ pub enum Op {
     PeerAddr(SocketId),
     /// `TCP_INFO` in Linux's layout: [`Answer::Bytes`].
     TcpInfo(SocketId),
+    /// Begins to connect a TCP socket with what lies in the send buffer, which goes along in the
+    /// SYN if the peer gave a Fast Open cookie before, and behind the handshake else.
+    ConnectWithData(SocketId, SocketAddr),
 }
 
 /// The answer to the request of the same number. The words that the request changed (a state of
@@ -128,6 +131,8 @@ pub enum SockOpt {
     PacketInfo(bool),
     MtuDiscover(u8),
     Mark(u32),
+    FastOpen(u32),
+    FastOpenConnect(bool),
 }
 
 /// An option's name, for reading.
@@ -158,4 +163,6 @@ pub enum SockOptName {
     PacketInfo,
     MtuDiscover,
     Mark,
+    FastOpen,
+    FastOpenConnect,
 }

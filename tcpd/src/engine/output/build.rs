@@ -229,7 +229,10 @@ fn syn_header(tcb: &Tcb, reply: bool, ctx: &Ctx<'_>) -> Repr {
         // RFC 7323 2.2: the window of a SYN is never scaled.
         window: u16::try_from(tcb.opts.rcv_buf).unwrap_or(u16::MAX),
         urgent: 0,
-        options: tcb.negotiated.syn_options(ctx.now, reply),
+        options: Options {
+            fast_open: tcb.sends_fast_open().then(|| tcb.opening.option()),
+            ..tcb.negotiated.syn_options(ctx.now, reply)
+        },
     }
 }
 
@@ -243,8 +246,17 @@ pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     tcb.last_sent_at = ctx.now;
     if reply {
         tcb.last_ack_sent = tcb.rcv_nxt;
+        tcb.unacked_segs = 0;
+        tcb.deadlines.stop(Timer::DelayedAck);
     }
-    push(conn, repr, None, 0, 0, ctx);
+    let len = tcb.syn_payload();
+    tcb.opening.syn_data = tcb.opening.syn_data.max(len);
+    let payload = (len > 0).then_some(PayloadRef {
+        owner: tcb.owner,
+        position: 0,
+        len,
+    });
+    push(conn, repr, payload, 0, 0, ctx);
 }
 
 /// The SYN,ACK of a connection that is not kept: its initial sequence number is a cookie, its

@@ -42,6 +42,10 @@ pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
                 build::syn(conn, ctx);
                 *budget = budget.saturating_sub(1);
             }
+            if conn.tcb.is_early() {
+                // RFC 7413 4.2.2: answers need not wait for the handshake's end.
+                more = data::send_new(conn, ctx, budget);
+            }
         }
         _ => {
             conn.rt.syn_now = false;

@@ -48,7 +48,7 @@ impl Conn {
         true
     }
 
-    fn place(
+    pub(crate) fn place(
         &mut self,
         segment: &Segment<'_>,
         start: u64,

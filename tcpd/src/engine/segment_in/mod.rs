@@ -50,7 +50,7 @@ pub(crate) struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    fn new(tcb: &Tcb, meta: &SegmentMeta<'a>) -> Self {
+    pub(crate) fn new(tcb: &Tcb, meta: &SegmentMeta<'a>) -> Self {
         let repr = meta.repr;
         let flags = repr.flags;
         // In SYN_SENT there is no receive space yet; offsets of received data do not matter.
@@ -142,6 +142,9 @@ impl Engine {
         sink: &mut Sink<'_>,
     ) {
         let admission = self.admission(id);
+        let connecting = self
+            .record(id)
+            .is_some_and(|tcb| tcb.state() == State::SynSent);
         self.step(id, now, |conn, ctx| {
             let segment = Segment::new(&conn.tcb, meta);
             let counters = &mut conn.tcb.counters;
@@ -161,6 +164,9 @@ impl Engine {
                 .is_some_and(|tcb| tcb.accept_seq == admission.order)
         {
             self.next_accept += 1;
+        }
+        if connecting {
+            self.learn_cookie(now, id, meta);
         }
     }
 

@@ -4,8 +4,9 @@ use super::Segment;
 use crate::engine::actions::Notice;
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::error::Errno;
+use crate::engine::opening;
 use crate::engine::output::build;
-use crate::engine::seq::{DATA_OFFSET, SYN_OFFSET};
+use crate::engine::seq::{DATA_OFFSET, Offset, SYN_OFFSET};
 use crate::engine::state::State;
 use crate::engine::timers::Timer;
 use wire::tcp::Flags;
@@ -13,7 +14,7 @@ use wire::tcp::Flags;
 impl Conn {
     pub(super) fn on_segment_syn_sent(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
         let acks = segment.has(Flags::ACK);
-        let acceptable = segment.ack > SYN_OFFSET && segment.ack <= self.tcb.snd_nxt;
+        let acceptable = segment.ack > SYN_OFFSET && segment.ack <= self.syn_limit();
         // First, the ACK bit.
         if acks && !acceptable {
             if !segment.has(Flags::RST) {
@@ -47,6 +48,12 @@ impl Conn {
         self.heard(ctx.now);
         if acks {
             self.tcb.snd_una = segment.ack;
+            if segment.ack > self.tcb.snd_nxt {
+                // RFC 7413 4.1.4: data of the SYN was taken; what was not is sent as new.
+                self.tcb.snd_nxt = segment.ack;
+                self.tcb.opening.flags |= opening::flag::SYN_DATA;
+                self.notice_acked(ctx);
+            }
             self.tcb.ecn.take_syn_ack(segment.flags);
             if let Some(rtt) = self.tcb.rtt.finish(ctx.now, segment.ack) {
                 self.tcb.rtt.sample(rtt, ctx.config);
@@ -65,6 +72,22 @@ impl Conn {
         }
     }
 
+    /// The end of what the SYN carried.
+    fn syn_limit(&self) -> Offset {
+        let tcb = &self.tcb;
+        tcb.snd_nxt + u64::from(tcb.opening.syn_data).min(tcb.written)
+    }
+
+    /// From now on data may leave.
+    pub(crate) fn start_sending(&mut self, ctx: &Ctx<'_>) {
+        let tcb = &mut self.tcb;
+        let mss = tcb.mss();
+        tcb.cc.start(mss, ctx.config.initial_window);
+        let algorithm = crate::engine::congestion::Algorithm::from_word(tcb.cc.algorithm);
+        tcb.cc.choose(algorithm);
+        tcb.rcv_mss = mss.min(u32::from(tcb.negotiated.advertised_mss));
+    }
+
     /// The handshake is over.
     pub(super) fn establish(&mut self, ctx: &mut Ctx<'_>) {
         use crate::engine::config::SECOND;
@@ -79,11 +102,11 @@ impl Conn {
         tcb.recovery.retries = 0;
         tcb.deadlines.stop(Timer::Retransmit);
         tcb.progress_at = ctx.now;
-        let mss = tcb.mss();
-        tcb.cc.start(mss, ctx.config.initial_window);
-        let algorithm = crate::engine::congestion::Algorithm::from_word(tcb.cc.algorithm);
-        tcb.cc.choose(algorithm);
-        tcb.rcv_mss = mss.min(u32::from(tcb.negotiated.advertised_mss));
+        let was_early = tcb.opening.has(opening::flag::EARLY);
+        if !was_early {
+            self.start_sending(ctx);
+        }
+        let tcb = &mut self.tcb;
         let fin_queued = tcb.has(flag::FIN_QUEUED);
         self.set_state(if fin_queued {
             State::FinWait1

@@ -146,6 +146,9 @@ impl Conn {
         ctx.stats.resets_in += 1;
         match self.tcb.state() {
             // RFC 9293 3.10.7.4: back to LISTEN; nobody knows of the child.
+            State::SynReceived if self.tcb.is_early() => {
+                self.terminate(Some(Errno::ECONNRESET), ctx);
+            }
             State::SynReceived if self.tcb.has(flag::PASSIVE) => self.terminate(None, ctx),
             State::SynReceived => self.terminate(Some(Errno::ECONNREFUSED), ctx),
             State::TimeWait => self.terminate(None, ctx),
@@ -220,7 +223,7 @@ impl Conn {
             });
         }
         self.establish(ctx);
-        if !is_child {
+        if !self.tcb.has(flag::PASSIVE) {
             ctx.actions.notices.push(Notice::Connected(self.id));
         }
         true

@@ -33,6 +33,8 @@ pub(crate) enum Call {
     Connect {
         flow: String,
         mtu: u16,
+        /// Bytes that lie in the send buffer.
+        data: Option<u64>,
     },
     /// Socket, bind, connect and the peer's answer after 100 ms.
     Established {
@@ -180,6 +182,8 @@ fn sock_opt(name: &str, value: &str) -> Parsed<SockOpt> {
         "user-timeout" => SockOpt::UserTimeout(millis(value)?),
         "maxseg" => SockOpt::MaxSegment(number(value)?),
         "defer-accept" => SockOpt::DeferAccept(millis(value)?),
+        "fastopen" => SockOpt::FastOpen(number(value)?),
+        "fastopen-connect" => SockOpt::FastOpenConnect(on(value)?),
         "congestion" => SockOpt::Congestion(value.to_owned()),
         "tos" => SockOpt::Tos(number(value)?),
         "ttl" => SockOpt::Ttl(number(value)?),
@@ -306,15 +310,20 @@ impl Call {
             ("listen", []) => Self::Listen(5),
             ("listen", [n]) => Self::Listen(number(n)?),
             ("connect", args) => {
-                let (mut flow, mut mtu) = (String::new(), 1_500);
+                let (mut flow, mut mtu, mut data) = (String::new(), 1_500, None);
                 for arg in args {
                     match arg.split_once('=') {
+                        Some(("data", n)) => data = Some(number(n)?),
                         Some(("mtu", n)) => mtu = number(n)?,
                         None => flow = own(arg),
-                        _ => return Err(format!("`{arg}`: connect [FLOW] [mtu=BYTES]")),
+                        _ => {
+                            return Err(format!(
+                                "`{arg}`: connect [FLOW] [mtu=BYTES] [data=BYTES]"
+                            ));
+                        }
                     }
                 }
-                Self::Connect { flow, mtu }
+                Self::Connect { flow, mtu, data }
             }
             ("established", []) => Self::Established { win: 65_535 },
             ("established", ["win", n]) => Self::Established { win: number(n)? },

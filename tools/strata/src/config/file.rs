@@ -4,7 +4,7 @@
 //! can point at it.
 
 use super::units::{HumanDuration, HumanRate, Probability};
-use abi::config::{DeviceKind, EcnMode, MtuProbing, Offload};
+use abi::config::{DeviceKind, EcnMode, FastOpen, MtuProbing, Offload};
 use core::net::IpAddr;
 use serde::Deserialize;
 use toml::Spanned;
@@ -166,6 +166,10 @@ pub struct Tcp {
     pub ecn: Option<EcnMode>,
     /// Path MTU discovery without ICMP: `off`, `blackhole` or `always`.
     pub mtu_probing: Option<MtuProbing>,
+    /// Data with SYNs: `off`, `client`, `server` or `both`.
+    pub fast_open: Option<FastOpen>,
+    /// SYN cookies when a listener's queue is full.
+    pub syn_cookies: Option<bool>,
 }
 
 /// `[udp]`.

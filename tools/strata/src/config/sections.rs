@@ -165,6 +165,8 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         time_wait_ms: u32::try_from(time_wait.as_millis()).unwrap_or(default.time_wait_ms),
         ecn: written.ecn.unwrap_or(default.ecn),
         mtu_probing: written.mtu_probing.unwrap_or(default.mtu_probing),
+        fast_open: written.fast_open.unwrap_or(default.fast_open),
+        syn_cookies: written.syn_cookies.unwrap_or(default.syn_cookies),
     }
 }
 
