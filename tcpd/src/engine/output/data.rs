@@ -3,6 +3,7 @@
 use super::build;
 use super::unit::unit_size;
 use super::{arm_retransmit, has_work};
+use crate::engine::config::MILLISECOND;
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::pmtu::Probe;
 use crate::engine::recovery::Phase;
@@ -10,6 +11,7 @@ use crate::engine::seq::clamp;
 use crate::engine::sockopt;
 use crate::engine::tcb::flag;
 use crate::engine::timers::Timer;
+use abi::Nanos;
 
 /// Payload of a full segment now: SACK blocks take their part.
 pub(super) fn segment_size(conn: &Conn) -> u32 {
@@ -84,7 +86,7 @@ enum Held {
 }
 
 /// How much new data may leave in the next unit.
-fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
+fn next_len(conn: &Conn, mss: u32, unit: u32, now: Nanos) -> Result<u32, Held> {
     let tcb = &conn.tcb;
     let avail = tcb.data_end().saturating_sub(tcb.snd_nxt);
     let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
@@ -94,7 +96,7 @@ fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
     if whole && (len.is_multiple_of(mss) || may_send_small(conn)) {
         return Ok(len);
     }
-    if !whole && is_worth_waiting(conn, len, unit) {
+    if !whole && is_worth_waiting(conn, len, unit, now) {
         return Err(if window <= room {
             Held::Window
         } else {
@@ -123,8 +125,14 @@ fn next_len(conn: &Conn, mss: u32, unit: u32) -> Result<u32, Held> {
 /// While most of a window is in flight, acknowledgements that make room for a larger unit are on
 /// their way. Sending a small one for each would keep units small for ever, as each of them is
 /// acknowledged by itself (Linux's `tcp_tso_should_defer`).
-fn is_worth_waiting(conn: &Conn, len: u32, unit: u32) -> bool {
+///
+/// Not so when nothing was sent for a millisecond: the acknowledgements come one by one then, and
+/// each that waits for another leaves a part of a small window unused.
+fn is_worth_waiting(conn: &Conn, len: u32, unit: u32, now: Nanos) -> bool {
     let tcb = &conn.tcb;
+    if now.saturating_sub(tcb.last_sent_at) > MILLISECOND {
+        return false;
+    }
     let window = tcb.cc.cwnd.min(tcb.snd_wnd);
     tcb.recovery.phase() == Phase::Open
         && tcb.recovery.dupacks == 0
@@ -188,7 +196,7 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
             }
             0
         } else {
-            match next_len(conn, mss, unit) {
+            match next_len(conn, mss, unit, ctx.now) {
                 Ok(0) => {
                     held = Some(Held::Window);
                     break;
