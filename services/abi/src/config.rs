@@ -248,6 +248,8 @@ pub struct TcpConfig {
     pub fast_open: FastOpen,
     /// SYN cookies when a listener's queue is full (RFC 4987 3.6).
     pub syn_cookies: bool,
+    /// The user timeout option (RFC 5482), both ways.
+    pub user_timeout_option: bool,
 }
 
 impl Default for TcpConfig {
@@ -260,6 +262,7 @@ impl Default for TcpConfig {
             mtu_probing: MtuProbing::default(),
             fast_open: FastOpen::default(),
             syn_cookies: true,
+            user_timeout_option: false,
         }
     }
 }

@@ -307,13 +307,14 @@ impl Engine {
     /// # Errors
     /// `ENOPROTOOPT`, `EINVAL`, `ENOENT` (no such congestion control), `EBADF`.
     pub fn set_option(&mut self, now: Nanos, id: ConnId, option: &SockOpt) -> Result<(), Errno> {
-        self.step(id, now, |conn, _| {
+        self.step(id, now, |conn, ctx| {
             conn.tcb.set_option(option)?;
             match option {
                 SockOpt::NoDelay(true) | SockOpt::Cork(false) => conn.rt.push_now = true,
                 SockOpt::QuickAck(true) if conn.tcb.rcv_nxt > conn.tcb.last_ack_sent => {
                     conn.rt.ack_now = conn.tcb.state().is_synchronized();
                 }
+                SockOpt::UserTimeout(_) => conn.on_user_timeout_set(ctx),
                 SockOpt::KeepAlive(_) | SockOpt::KeepIdle(_) | SockOpt::KeepInterval(_) => {
                     conn.arm_keepalive(now);
                 }

@@ -61,6 +61,8 @@ pub struct Config {
     pub ecn: abi::config::EcnMode,
     /// Search for the path MTU without the help of ICMP (RFC 4821).
     pub mtu_probing: abi::config::MtuProbing,
+    /// Tell the peer the application's user timeout, and adopt the peer's (RFC 5482).
+    pub user_timeout_option: bool,
     /// Opening and closing under load.
     pub open: super::opening::OpenConfig,
 }
@@ -93,6 +95,7 @@ impl Default for Config {
             sack: true,
             ecn: abi::config::EcnMode::Passive,
             mtu_probing: abi::config::MtuProbing::Blackhole,
+            user_timeout_option: false,
             open: super::opening::OpenConfig::default(),
         }
     }

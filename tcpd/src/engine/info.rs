@@ -3,6 +3,7 @@
 use super::config::MILLISECOND;
 use super::options;
 use super::recovery::Phase;
+use super::state::State;
 use super::tcb::Tcb;
 use super::timers::Timer;
 use super::{ConnId, Engine};
@@ -79,6 +80,9 @@ pub struct TcpInfo {
     pub total_rto_time: u32,
 }
 
+/// How long an acknowledgement is held back, in microseconds: there is one such time.
+const ATO: u32 = 40_000;
+
 fn micros(t: Nanos) -> u32 {
     u32::try_from(t / 1_000).unwrap_or(u32::MAX)
 }
@@ -95,7 +99,17 @@ impl Engine {
     /// The present state of a connection, as `getsockopt(TCP_INFO)` shows it.
     #[must_use]
     pub fn info(&self, now: Nanos, id: ConnId) -> Option<TcpInfo> {
-        self.record(id).map(|tcb| TcpInfo::of(tcb, now))
+        let conn = self.conn(id)?;
+        let info = TcpInfo::of(&conn.tcb, now);
+        if conn.tcb.state() != State::Listen {
+            return Some(info);
+        }
+        // As Linux: of a listener, its queue and what that may hold.
+        Some(TcpInfo {
+            unacked: conn.rt.accept_queue,
+            sacked: conn.tcb.backlog,
+            ..info
+        })
     }
 }
 
@@ -107,6 +121,7 @@ impl TcpInfo {
         let mss = tcb.mss().max(1);
         let segments = |bytes: u64| low(bytes.div_ceil(u64::from(mss)));
         let sent = tcb.snd_nxt.saturating_sub(super::seq::DATA_OFFSET);
+        let [busy, window, buffer] = tcb.chrono.sums(now);
         let persisting = tcb.deadlines.is_armed(Timer::Persist);
         Self {
             state: tcb.state().linux(),
@@ -131,7 +146,7 @@ impl TcpInfo {
                 | u8::from(tcb.opening.has(super::opening::flag::SYN_DATA)) << 5,
             wscale: n.snd_scale | n.rcv_scale << 4,
             rto: micros(tcb.rtt.rto),
-            ato: 40_000,
+            ato: ATO,
             snd_mss: mss,
             rcv_mss: tcb.rcv_mss,
             unacked: segments(tcb.flight()),
@@ -139,7 +154,7 @@ impl TcpInfo {
             lost: segments(u64::from(tcb.recovery.lost)),
             retrans: segments(tcb.sacked.missing(tcb.snd_una, tcb.recovery.high_rxt)),
             last_data_sent_ms: millis_since(now, tcb.last_sent_at),
-            last_data_recv_ms: millis_since(now, tcb.last_recv_at),
+            last_data_recv_ms: millis_since(now, tcb.chrono.data_at.max(tcb.created_at)),
             last_ack_recv_ms: millis_since(now, tcb.last_recv_at),
             pmtu: u32::from(n.path_mss) + u32::from(options::headers(tcb.local.family)),
             rcv_ssthresh: tcb.opts.rcv_buf,
@@ -151,7 +166,8 @@ impl TcpInfo {
                 tcb.cc.ssthresh / mss
             },
             snd_cwnd: tcb.cc.cwnd / mss,
-            advmss: u32::from(n.advertised_mss),
+            advmss: u32::from(n.advertised_mss)
+                - u32::from(n.has(options::flag::TIMESTAMPS)) * u32::from(options::TIMESTAMPS_LEN),
             reordering: tcb.recovery.threshold(),
             rcv_space: tcb.opts.rcv_buf,
             total_retrans: tcb.counters.retrans,
@@ -174,6 +190,11 @@ impl TcpInfo {
             rcv_ooopack: tcb.counters.out_of_order,
             snd_wnd: tcb.snd_wnd,
             rcv_wnd: low(tcb.rcv_adv.saturating_sub(tcb.rcv_nxt)),
+            busy_time: busy / 1_000,
+            rwnd_limited: window / 1_000,
+            sndbuf_limited: buffer / 1_000,
+            total_rto_recoveries: u16::try_from(tcb.chrono.rto_recoveries).unwrap_or(u16::MAX),
+            total_rto_time: low(tcb.chrono.rto_time / MILLISECOND),
             total_rto: u16::try_from(tcb.counters.timeouts).unwrap_or(u16::MAX),
             ..Self::default()
         }

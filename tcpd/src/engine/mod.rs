@@ -52,6 +52,7 @@
 
 pub mod actions;
 mod calls;
+pub mod chrono;
 mod close;
 pub mod config;
 pub mod congestion;
@@ -92,6 +93,7 @@ pub mod tcb;
 mod timeout;
 pub mod timers;
 mod urgent;
+pub mod user_timeout;
 mod words;
 
 pub use actions::{Actions, Notice, PayloadRef, SegmentOut};

@@ -17,6 +17,7 @@
 //! `snd_nxt` never moves back: what has to be sent again is known by ranges (the scoreboard and
 //! [`Recovery`]), so RFC 9293's SND.MAX of other stacks is the same number.
 
+use super::chrono::Chrono;
 use super::congestion::Congestion;
 use super::ecn::Ecn;
 use super::opening::Opening;
@@ -30,12 +31,13 @@ use super::seq::{DATA_OFFSET, Offset, SYN_OFFSET, of_stream, stream_position};
 use super::sockopt::SockOpts;
 use super::state::State;
 use super::timers::Deadlines;
+use super::user_timeout::UserTimeout;
 use super::{ConnId, SocketRef};
 use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 7;
+pub const TCB_LAYOUT: u32 = 8;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -105,7 +107,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 2,088 bytes.
+/// One socket's record. 2,160 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -218,6 +220,10 @@ pub struct Tcb {
     /// An earlier [`Self::rcv_up`] whose byte is nobody's: the next one came while it was the
     /// next to read.
     pub rcv_up_lost: Offset,
+    /// Where the time goes.
+    pub chrono: Chrono,
+    /// User timeouts.
+    pub uto: UserTimeout,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 3072);
@@ -379,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 2088);
+        assert_eq!(size_of::<Tcb>(), 2160);
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

@@ -86,8 +86,8 @@ impl Conn {
 
     /// `TCP_USER_TIMEOUT` (RFC 5482 3) has passed without progress.
     fn is_user_timeout(&self, now: Nanos) -> bool {
-        let limit = Nanos::from(self.tcb.opts.user_timeout_ms) * MILLISECOND;
-        limit != 0 && now.saturating_sub(self.tcb.progress_at) >= limit
+        let waited = now.saturating_sub(self.tcb.progress_at);
+        self.tcb.user_timeout().is_some_and(|limit| waited >= limit)
     }
 
     /// No answer for too long (RFC 9293 3.8.3, R2).
@@ -118,7 +118,10 @@ impl Conn {
         // A peer that closed its window after the fact, but answers, is not gone.
         let alive = self.tcb.snd_wnd == 0
             && ctx.now.saturating_sub(self.tcb.last_recv_at) < ctx.config.rto_max;
-        if self.is_user_timeout(ctx.now) || (self.tcb.recovery.retries >= limit && !alive) {
+        // As Linux: a user timeout takes the place of the count, be it shorter or longer.
+        let by_time = self.tcb.user_timeout().is_some() && !self.tcb.is_orphan();
+        let too_often = !by_time && self.tcb.recovery.retries >= limit && !alive;
+        if self.is_user_timeout(ctx.now) || too_often {
             self.give_up(ctx);
             return;
         }
@@ -128,6 +131,7 @@ impl Conn {
         let tcb = &mut self.tcb;
         tcb.enter_loss(&mut self.rt.sent, ctx.now);
         tcb.ecn.note_reduction(tcb.snd_nxt);
+        tcb.chrono.timeout(ctx.now);
         tcb.rtt.back_off();
         let at = self.clamp_to_user_timeout(ctx.now + self.tcb.rtt.timeout(ctx.config));
         self.tcb.deadlines.stop(Timer::TailProbe);
@@ -136,9 +140,9 @@ impl Conn {
 
     /// A deadline that does not pass the user timeout.
     fn clamp_to_user_timeout(&self, at: Nanos) -> Nanos {
-        match self.tcb.opts.user_timeout_ms {
-            0 => at,
-            ms => at.min(self.tcb.progress_at + Nanos::from(ms) * MILLISECOND),
+        match self.tcb.user_timeout() {
+            None => at,
+            Some(limit) => at.min(self.tcb.progress_at + limit),
         }
     }
 
@@ -199,7 +203,9 @@ impl Conn {
             .saturating_mul(1 << tcb.counters.persist_probes.min(10))
             .min(ctx.config.rto_max);
         tcb.counters.persist_probes = tcb.counters.persist_probes.saturating_add(1);
-        tcb.deadlines.arm(Timer::Persist, ctx.now + wait);
+        // As Linux: not beyond the user timeout.
+        let at = self.clamp_to_user_timeout(ctx.now + wait);
+        self.tcb.deadlines.arm(Timer::Persist, at);
     }
 
     /// Starts or stops keepalive (RFC 9293 3.8.4).
@@ -249,7 +255,7 @@ impl Conn {
 
     /// As Linux: a user timeout also bounds how long keepalive asks.
     fn keepalive_user_timeout(&self, silent: Nanos) -> bool {
-        let limit = Nanos::from(self.tcb.opts.user_timeout_ms) * MILLISECOND;
+        let limit = self.tcb.user_timeout().unwrap_or(0);
         limit != 0 && silent >= limit && self.tcb.counters.keep_probes > 0
     }
 }

@@ -32,6 +32,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
             fast_open_client: matches!(tcp.fast_open, FastOpen::Client | FastOpen::Both),
             fast_open_server: matches!(tcp.fast_open, FastOpen::Server | FastOpen::Both),
         },
+        user_timeout_option: tcp.user_timeout_option,
         ..Config::default()
     })
 }

@@ -84,6 +84,7 @@ fn header(conn: &mut Conn, seq: Offset, flags: Flags, ctx: &Ctx<'_>) -> Repr {
     let window = window(tcb);
     let options = Options {
         timestamps: tcb.negotiated.timestamps(ctx.now, true),
+        user_timeout: tcb.take_user_timeout(),
         sack,
         ..Options::default()
     };
@@ -231,6 +232,7 @@ fn syn_header(tcb: &Tcb, reply: bool, ctx: &Ctx<'_>) -> Repr {
         urgent: 0,
         options: Options {
             fast_open: tcb.sends_fast_open().then(|| tcb.opening.option()),
+            user_timeout: tcb.user_timeout_in_syn(ctx.config.user_timeout_option),
             ..tcb.negotiated.syn_options(ctx.now, reply)
         },
     }

@@ -276,6 +276,7 @@ fn after_sending(conn: &mut Conn, ctx: &Ctx<'_>, held: Option<Held>) {
         pipe,
         held == Some(Held::Congestion),
     );
+    tcb.note_held(held == Some(Held::Window), ctx.now);
     // RFC 9293 3.8.6.1 and the override of 3.8.6.2.1; a cork opens after the same time (Linux:
     // 200 ms).
     if held.is_some() && tcb.flight() == 0 && !tcb.deadlines.is_armed(Timer::Persist) {

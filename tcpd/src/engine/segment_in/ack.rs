@@ -60,6 +60,7 @@ impl Conn {
         watch.end(self, ctx);
         self.on_echo(segment, before, acked.delivered, acked.prior_pipe, ctx);
         if acked.cumulative > 0 {
+            self.tcb.note_held(false, ctx.now);
             self.rearm_after_progress(ctx);
             if self.tcb.acked_upto() > free {
                 self.notice_acked(ctx);
@@ -108,6 +109,7 @@ impl Conn {
         tcb.sacked.advance(una, segment.ack);
         tcb.snd_una = segment.ack;
         tcb.progress_at = ctx.now;
+        tcb.chrono.progress(ctx.now);
         tcb.recovery.retries = 0;
         // The handshake's measurement.
         acked.rtt = tcb.rtt.finish(ctx.now, segment.ack);

@@ -85,6 +85,7 @@ impl Conn {
             return;
         }
         ctx.stats.bytes_in += end - start;
+        tcb.chrono.data_at = ctx.now;
         if !in_order {
             tcb.reassembly.insert(nxt, start, end);
             return;

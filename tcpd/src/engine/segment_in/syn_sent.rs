@@ -46,6 +46,7 @@ impl Conn {
         tcb.snd_wl2 = segment.ack;
         tcb.negotiated.agree(&segment.repr.options, ctx.now);
         self.heard(ctx.now);
+        self.note_user_timeout(segment, ctx);
         if acks {
             self.tcb.snd_una = segment.ack;
             if segment.ack > self.tcb.snd_nxt {

@@ -65,6 +65,7 @@ impl Conn {
         if self.tcb.state() == State::Closed {
             return;
         }
+        self.note_user_timeout(&segment, ctx);
         self.note_marks(&segment);
         self.note_urgent(&segment, ctx);
         if self.take_data(&segment, sink, ctx) {

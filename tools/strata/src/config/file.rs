@@ -170,6 +170,8 @@ pub struct Tcp {
     pub fast_open: Option<FastOpen>,
     /// SYN cookies when a listener's queue is full.
     pub syn_cookies: Option<bool>,
+    /// Whether user timeouts are told to peers and adopted from them (RFC 5482).
+    pub user_timeout_option: Option<bool>,
 }
 
 /// `[udp]`.

@@ -167,6 +167,9 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         mtu_probing: written.mtu_probing.unwrap_or(default.mtu_probing),
         fast_open: written.fast_open.unwrap_or(default.fast_open),
         syn_cookies: written.syn_cookies.unwrap_or(default.syn_cookies),
+        user_timeout_option: written
+            .user_timeout_option
+            .unwrap_or(default.user_timeout_option),
     }
 }
 
