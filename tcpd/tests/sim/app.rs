@@ -111,7 +111,8 @@ impl App {
         }
         let record = record.expect("the record of an open socket vanished");
         assert_eq!(record.generation, self.generation);
-        let over = record.state() == State::Closed && !self.is_done(record);
+        let in_order = record.peer_finished() && record.fin_acked();
+        let over = record.state() == State::Closed && !in_order;
         if record.error != 0 || over {
             self.on_broken(record, memory);
             return None;
@@ -247,5 +248,8 @@ impl App {
         let key = self.script.send.key;
         fill(&mut memory.tx, key, self.words.written, n);
         self.words.written += n;
+        if n > 0 && self.script.habits.options && self.rng.u8(..30) == 0 {
+            self.words.urgent = self.words.written;
+        }
     }
 }

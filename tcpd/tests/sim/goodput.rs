@@ -26,6 +26,7 @@ fn goodput(
         ecn: abi::config::EcnMode::Passive,
         mtu_probing: abi::config::MtuProbing::Blackhole,
         congestion,
+        syn_backlog: 1_024,
     };
     let plan = Plan {
         seed,
@@ -47,6 +48,7 @@ fn goodput(
         connections: 1,
         rounds: 1,
         simultaneous: false,
+        wraps: false,
     };
     bytes as f64 / (campaign::run(name, &plan) as f64 / 1e9)
 }

@@ -395,7 +395,8 @@ impl Host {
             held.heap <= 100 + 8 * held.records,
             "the timer heap grows: {held:?}"
         );
-        assert!(held.queued <= held.records, "{held:?}");
+        // Those that went in this batch are still named.
+        assert!(held.queued <= held.records + 64, "{held:?}");
         assert!(held.flows <= held.records, "{held:?}");
     }
 }

@@ -93,7 +93,8 @@ impl History {
             // more may be in flight when recovery ends (RFC 6582 3.2 step 3).
             let sack = tcb.negotiated.has(tcpd::engine::options::flag::SACK);
             if sack && tcb.recovery.phase() == Phase::Open && tcb.sacked.is_empty() {
-                let most = seen.cwnd + u64::from(tcb.negotiated.mss());
+                // A probe of the tail, or of the path MTU, may come on top.
+                let most = seen.cwnd + 2 * 1_500;
                 assert!(
                     tcb.flight() <= most,
                     "beyond the congestion window: {} > {most}, {tcb:?}",

@@ -114,6 +114,9 @@ fn many_connections_at_once() {
         let mut plan = Plan::random(seed).with_kills([0.01, 0.01]);
         plan.connections = 60;
         plan.apps.bytes = plan.apps.bytes.min(5_000);
+        for path in &mut plan.paths {
+            path.rate = path.rate.max(125_000);
+        }
         plan
     });
 }

@@ -5,7 +5,7 @@
 
 use crate::link::{Impairment, Loss};
 use crate::middlebox::{Meddling, SynStrips};
-use crate::script::{End, Habits, Script, Stream};
+use crate::script::{End, Habits, Script, Stream, random_algorithm};
 use abi::Nanos;
 use abi::config::{EcnMode, MtuProbing};
 use fastrand::Rng;
@@ -42,6 +42,8 @@ pub(crate) struct HostPlan {
     pub(crate) ecn: EcnMode,
     pub(crate) mtu_probing: MtuProbing,
     pub(crate) congestion: Algorithm,
+    /// Half-open connections of a listener before it answers with cookies.
+    pub(crate) syn_backlog: u32,
 }
 
 /// How the applications of a run are drawn.
@@ -80,10 +82,9 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     /// Both ends connect.
     pub(crate) simultaneous: bool,
+    /// The first connection's sequence numbers wrap early.
+    pub(crate) wraps: bool,
 }
-
-/// What is drawn from.
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::Cubic, Algorithm::Cubic, Algorithm::NewReno];
 
 impl HostPlan {
     fn random(rng: &mut Rng) -> Self {
@@ -102,7 +103,8 @@ impl HostPlan {
             ecn: [EcnMode::Off, EcnMode::On, EcnMode::Passive][rng.usize(..3)],
             mtu_probing: [MtuProbing::Blackhole, MtuProbing::Always][rng.usize(..2)],
             // Of a copy, so that what is drawn after it stays what it was.
-            congestion: ALGORITHMS[rng.clone().usize(..ALGORITHMS.len())],
+            congestion: random_algorithm(&mut rng.clone()),
+            syn_backlog: [1_024, 1_024, 1_024, 1, 0][rng.usize(..5)],
         }
     }
 }
@@ -133,6 +135,7 @@ impl Plan {
             connections: rng.u16(1..4),
             rounds: 1,
             simultaneous: false,
+            wraps: rng.u8(..4) == 0,
         };
         if rng.u8(..3) == 0 {
             // The two directions differ.
@@ -144,7 +147,11 @@ impl Plan {
 
     /// Bytes that the slower direction carries in reasonable virtual time.
     pub(crate) fn keep_short(&mut self) {
-        for path in &self.paths {
+        for path in &mut self.paths {
+            if path.rate > 0 {
+                // Seconds of bufferbloat, not hours.
+                path.queue = path.queue.min(8 * path.rate).max(5_000);
+            }
             let most = match path.loss {
                 Loss::Random(p) if p > 0.05 => 100_000,
                 Loss::Random(p) if p > 0.02 => 400_000,
@@ -394,6 +401,11 @@ pub(crate) const FEATURES: &[Feature] = &[
     ("the ACK filter", |p| {
         both(p, |path| path.ack_filter = false)
     }),
+    ("cookies", |p| hosts(p, |host| host.syn_backlog = 1_024)),
+    ("the congestion control", |p| {
+        hosts(p, |host| host.congestion = Algorithm::NewReno);
+    }),
+    ("wrapping sequence numbers", |p| p.wraps = false),
     ("lost reports of MTUs", |p| both(p, |path| path.icmp = true)),
     ("ECN", |p| hosts(p, |host| host.ecn = EcnMode::Off)),
     ("ECN marks", |p| both(p, |path| path.mark_at = 0)),

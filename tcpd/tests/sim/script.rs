@@ -77,6 +77,12 @@ fn congestion_names() -> Vec<&'static str> {
         .collect()
 }
 
+/// One of them.
+pub(crate) fn random_algorithm(rng: &mut Rng) -> Algorithm {
+    let names = congestion_names();
+    Algorithm::by_name(names[rng.usize(..names.len())]).unwrap()
+}
+
 /// Some option that an application might set, at any time.
 pub(crate) fn random_option(rng: &mut Rng) -> SockOpt {
     match rng.u8(..11) {
@@ -86,8 +92,8 @@ pub(crate) fn random_option(rng: &mut Rng) -> SockOpt {
         3 => SockOpt::RecvBuffer(1 << rng.u8(8..20)),
         4 => SockOpt::SendBuffer(1 << rng.u8(8..20)),
         5 => SockOpt::KeepAlive(rng.bool()),
-        6 => SockOpt::KeepIdle(rng.u32(100..100_000)),
-        7 => SockOpt::KeepInterval(rng.u32(1_000..100_000)),
+        6 => SockOpt::KeepIdle(rng.u32(1_000..100_000)),
+        7 => SockOpt::KeepInterval(rng.u32(30_000..100_000)),
         8 => SockOpt::Tos(rng.u8(..)),
         _ => {
             let names = congestion_names();

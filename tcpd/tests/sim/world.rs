@@ -79,6 +79,7 @@ impl Node {
 
 pub(crate) struct World {
     plan: Plan,
+    start: Nanos,
     now: Nanos,
     nodes: [Node; 2],
     boxes: [Middlebox; 2],
@@ -116,13 +117,54 @@ fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
         ecn: plan.ecn,
         mtu_probing: plan.mtu_probing,
         congestion: plan.congestion,
+        max_syn_backlog: plan.syn_backlog,
         ..usual
     }
+}
+
+/// When a run begins: usually at [`START`]. Initial sequence numbers come from a clock, so that
+/// there is a time at which those of the first connection are about to wrap.
+fn start_of(plan: &Plan) -> Nanos {
+    if !plan.wraps || plan.far != Far::Engine {
+        return START;
+    }
+    let (local, remote) = (
+        endpoint(plan.v6, 1, CLIENT_PORT),
+        endpoint(plan.v6, 2, PORT),
+    );
+    let first_sequence = |now: Nanos| {
+        let config = config(&plan.hosts[0], 1, false);
+        let mut host = Host::new(
+            "trial",
+            config,
+            plan.hosts[0],
+            plan.v6,
+            0,
+            Box::new(|_, _| panic!("nobody connects")),
+            History::new(false),
+        );
+        let script = plan.script(0, CLIENT_PORT, true, now);
+        host.connect(now, local, remote, |conn, generation| {
+            App::new(conn, generation, script)
+        })
+        .unwrap();
+        host.engine.records().next().unwrap().1.iss
+    };
+    let iss = first_sequence(START);
+    // RFC 6528 3: a tick each four microseconds.
+    let ticks = (plan.seed as u32 % 100_000)
+        .wrapping_add(iss)
+        .wrapping_neg();
+    let start = START + Nanos::from(ticks) * 4_000;
+    let iss = first_sequence(start);
+    assert!(iss > u32::MAX - 200_000, "{iss} is not about to wrap");
+    start
 }
 
 impl World {
     pub(crate) fn new(plan: &Plan, full_trace: bool) -> Self {
         let mut rng = Rng::with_seed(plan.seed ^ 0x5eed);
+        let start = start_of(plan);
         let round = Rc::new(Cell::new(0));
         let make = |near: bool, seed: u64| {
             let (accepted, round) = (plan.clone(), round.clone());
@@ -152,18 +194,19 @@ impl World {
                 Node::Model(Box::new(Model::new(plan, manners, opens, seed)))
             }
         };
-        let link = |side: usize, seed| Link::new(side, START, plan.paths[side].clone(), seed);
-        let meddle = |side: usize, seed| Middlebox::new(START, plan.boxes[side].clone(), seed);
+        let link = |side: usize, seed| Link::new(side, start, plan.paths[side].clone(), seed);
+        let meddle = |side: usize, seed| Middlebox::new(start, plan.boxes[side].clone(), seed);
         let scales_hold = !plan.boxes.iter().any(Meddling::spoils_windows);
         let judged = [true, plan.far == Far::Engine];
         let mut world = Self {
             plan: plan.clone(),
-            now: START,
+            now: start,
+            start,
             nodes: [Node::Engine(near), far],
             boxes: [meddle(0, rng.u64(..)), meddle(1, rng.u64(..))],
             links: [link(0, rng.u64(..)), link(1, rng.u64(..))],
             wiretap: Wiretap::new(judged, scales_hold),
-            trace: Trace::new(START, full_trace),
+            trace: Trace::new(start, full_trace),
             round,
             to_connect: Vec::new(),
             steps: 0,
@@ -263,13 +306,13 @@ impl World {
             self.turn();
             if self.is_over() {
                 self.finish();
-                return self.now - START;
+                return self.now - self.start;
             }
             self.next_round();
             self.advance();
             self.steps += 1;
             assert!(self.steps < MOST_STEPS, "too many steps");
-            assert!(self.now - START < MOST_TIME, "too late");
+            assert!(self.now - self.start < MOST_TIME, "too late");
         }
     }
 
@@ -328,7 +371,7 @@ impl World {
 
     /// What there is to see, for a report.
     pub(crate) fn state(&self) -> String {
-        let time = (self.now - START) as f64 / 1e9;
+        let time = (self.now - self.start) as f64 / 1e9;
         let mut text = format!(
             "at {time:.6} s, step {}, round {}\n",
             self.steps,
