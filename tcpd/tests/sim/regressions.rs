@@ -12,6 +12,22 @@ fn an_older_segment_that_acknowledges_more_updates_the_window() {
     run("regression", &Plan::random(3_005).with_kills([0.3, 0.2]));
 }
 
+/// The SYN,ACK of a simultaneous open: its window was scaled.
+#[test]
+fn the_window_of_a_simultaneous_open_is_not_scaled() {
+    for seed in [4_251_975_680, 4_286_578_688] {
+        let plan = Plan::random(seed);
+        run(
+            "regression",
+            &Plan {
+                simultaneous: true,
+                connections: 1,
+                ..plan
+            },
+        );
+    }
+}
+
 /// An orphan with data left, and a peer that answers every probe and never opens its window.
 #[test]
 fn an_orphan_does_not_wait_for_a_window_for_ever() {

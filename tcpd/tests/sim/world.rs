@@ -152,7 +152,7 @@ fn start_of(plan: &Plan) -> Nanos {
     };
     let iss = first_sequence(START);
     // RFC 6528 3: a tick each four microseconds.
-    let ticks = (plan.seed as u32 % 100_000)
+    let ticks = (1 + plan.seed as u32 % 100_000)
         .wrapping_add(iss)
         .wrapping_neg();
     let start = START + Nanos::from(ticks) * 4_000;

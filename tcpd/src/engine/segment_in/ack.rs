@@ -11,6 +11,7 @@ use crate::engine::recovery::Acked;
 use crate::engine::seq::{Offset, extend};
 use crate::engine::state::State;
 use crate::engine::timers::Timer;
+use wire::tcp::Flags;
 
 /// How long a peer that seems to have reneged is given at the least.
 const RENEGE_WAIT: abi::Nanos = 10 * crate::engine::config::MILLISECOND;
@@ -78,7 +79,13 @@ impl Conn {
         if segment.ack < tcb.snd_una {
             return false;
         }
-        let window = u32::from(segment.repr.window) << tcb.negotiated.snd_scale;
+        // RFC 7323 2.2: the window of a SYN is never scaled (a SYN,ACK that ends a simultaneous
+        // open comes this way).
+        let scale = match segment.repr.flags.contains(Flags::SYN) {
+            true => 0,
+            false => tcb.negotiated.snd_scale,
+        };
+        let window = u32::from(segment.repr.window) << scale;
         // As Linux: what acknowledges more is newer, though its sequence number may be older. The
         // old window at the new place would reach beyond what the peer offered.
         let newer = tcb.snd_una < segment.ack
