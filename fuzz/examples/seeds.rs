@@ -1,5 +1,5 @@
 //! Fills `corpus/TARGET/` with what `seeds/TARGET/*.hex` say, so that the seeds can be read and
-//! reviewed as text. A seed is hexadecimal digits; space does not count, and `#` starts a comment.
+//! reviewed as text, and `corpus/engine/` with the runs of `tcpd/tests/fuzz`. A seed is hexadecimal digits; space does not count, and `#` starts a comment.
 
 use std::fs;
 use std::path::Path;
@@ -28,8 +28,26 @@ fn main() -> Result<()> {
             count += 1;
         }
     }
+    count += engine(fuzz)?;
     println!("{count} seeds");
     Ok(())
+}
+
+/// The engine's are lines of a name and digits, made from tcpd's scenarios.
+fn engine(fuzz: &Path) -> Result<usize> {
+    let corpus = fuzz.join("corpus/engine");
+    fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
+    let mut count = 0;
+    for file in ["corpus.txt", "found.txt"] {
+        let file = fuzz.join("../tcpd/tests/fuzz").join(file);
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, digits) = line.split_once(' ').context("a name and digits")?;
+            fs::write(corpus.join(name.replace('/', "-")), decode(digits)?)?;
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 fn decode(text: &str) -> Result<Vec<u8>> {

@@ -150,8 +150,14 @@ impl Run {
     }
 
     /// The outer result is a broken scenario, the inner one the call's errno.
-    #[expect(clippy::too_many_lines, reason = "one arm a call")]
     fn make(&mut self, name: &str, call: &Call) -> Result<Outcome, String> {
+        let result = self.perform(name, call);
+        self.record_call(name, call);
+        result
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm a call")]
+    fn perform(&mut self, name: &str, call: &Call) -> Result<Outcome, String> {
         let now = self.world().now;
         let errno = |r: Result<(), Errno>| r.map_err(|e| errno_name(e.0));
         Ok(match call {
@@ -450,13 +456,15 @@ impl Run {
             };
             self.make(name, &socket)??;
         }
-        let id = self.sock(name)?.id;
         let local = self.flows[""].local;
-        let now = self.world().now;
-        let bound = self.world().engine.bind(now, id, local);
-        bound.map_err(|e| errno_name(e.0))?;
-        self.connect(id, "", 1_500, None)?
-            .map_err(|e| errno_name(e.0))?;
+        let at = Call::Bind(local.ip(), Some(local.port));
+        self.make(name, &at)??;
+        let connect = Call::Connect {
+            flow: String::new(),
+            mtu: 1_500,
+            data: None,
+        };
+        self.make(name, &connect)??;
         self.end_batch()?;
         let syn = self.take_sent().ok_or("no SYN came")?;
         if !syn.flags().contains(wire::tcp::Flags::SYN) {

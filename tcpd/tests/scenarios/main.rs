@@ -22,8 +22,13 @@ mod config;
 mod conformance;
 mod fields;
 mod flows;
+#[path = "../fuzz/run.rs"]
+mod fuzzed;
 mod invariants;
 mod lang;
+#[path = "../fuzz/ops.rs"]
+mod ops;
+mod record;
 mod run;
 mod selftest;
 mod world;
@@ -100,12 +105,36 @@ fn killed(path: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Makes the fuzzer's corpus of what the scenarios do.
+fn write_corpus(root: &Path, found: &[PathBuf], to: &Path) {
+    let mut text = "# What the scenarios do, in the fuzzer's form: see main.rs.\n".to_owned();
+    for path in found {
+        let script = parsed(path).expect("the scenarios are well-formed");
+        let mut run = Run::new();
+        if run.script(&script, Kill::Never).is_ok() {
+            let name = path.strip_prefix(root).unwrap_or(path).with_extension("");
+            let bytes = run.recorded();
+            let (header, ops) = ops::decode(&bytes);
+            if let Err(why) = fuzzed::run(&header, &ops) {
+                eprintln!("{}: {why}", path.display());
+            }
+            let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            text += &format!("{} {digits}\n", name.display());
+        }
+    }
+    std::fs::write(to, text).expect("the corpus can be written");
+}
+
 fn main() {
     let arguments = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut found = vec![];
     files(&root, &mut found).expect("the scenarios can be listed");
     found.sort();
+    if let Some(corpus) = std::env::var_os("SCENARIO_CORPUS") {
+        write_corpus(&root, &found, Path::new(&corpus));
+        return;
+    }
     let mut trials = vec![];
     let mut names = BTreeSet::new();
     for path in found {

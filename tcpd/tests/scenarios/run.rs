@@ -3,6 +3,7 @@
 use crate::config::Setup;
 use crate::flows::{Flow, Names, Sent};
 use crate::lang::{Line, Script, Seg, What, When};
+use crate::ops::Op;
 use crate::world::{START, World};
 use abi::Endpoint;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +56,7 @@ pub(crate) struct Run {
     /// Time of the last line.
     at: u64,
     pub(crate) trace: String,
+    pub(crate) ops: Vec<Op>,
 }
 
 /// A failure: line of the file, and what.
@@ -85,6 +87,7 @@ impl Run {
             killed: false,
             at: START,
             trace: String::new(),
+            ops: vec![],
         }
     }
 
@@ -95,6 +98,10 @@ impl Run {
     pub(crate) fn world(&mut self) -> &mut World {
         let setup = &self.setup;
         self.world.get_or_insert_with(|| World::new(setup))
+    }
+
+    pub(crate) fn world_ref(&self) -> Option<&World> {
+        self.world.as_ref()
     }
 
     /// The whole scenario.
@@ -175,9 +182,11 @@ impl Run {
 
     /// Time passes: everything that is due happens.
     pub(crate) fn advance(&mut self, to: u64) -> Result<(), String> {
-        if to <= self.world().now {
+        let now = self.world().now;
+        if to <= now {
             return Ok(());
         }
+        self.record_pass(to - now);
         while let Some(at) = self.world().next_event(to) {
             self.world().now = at;
             self.end_batch()?;
@@ -293,6 +302,8 @@ impl Run {
                     break;
                 }
                 let next = self.world().next_event(to).unwrap_or(to);
+                let waited = next - self.world().now;
+                self.record_pass(waited);
                 self.world().now = next;
                 self.end_batch()?;
                 continue;
@@ -365,11 +376,13 @@ impl Run {
         };
         let at = self.world().now - START;
         let _ = writeln!(self.trace, "{:>14}  {name}< {text}", seconds(at));
+        self.record_segment(name, seg, &repr);
         self.world().feed(&meta);
         Ok(())
     }
 
     pub(crate) fn end_batch(&mut self) -> Result<(), String> {
+        self.record(Op::End { budget: 255 });
         let out = self.world().end_batch()?;
         self.collect(out);
         Ok(())
