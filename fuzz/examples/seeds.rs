@@ -38,7 +38,7 @@ fn engine(fuzz: &Path) -> Result<usize> {
     let corpus = fuzz.join("corpus/engine");
     fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
     let mut count = 0;
-    for file in ["corpus.txt", "found.txt"] {
+    for file in ["corpus.txt", "covering.txt", "found.txt"] {
         let file = fuzz.join("../tcpd/tests/fuzz").join(file);
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
