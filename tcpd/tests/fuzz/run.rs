@@ -394,14 +394,7 @@ impl Run {
             14 => {
                 let Some(source) = local.ip() else { return };
                 let route = Route { source, mtu: 1_500 };
-                // The library has put the bytes into the send buffer before it asks.
-                let data = u64::from(arg >> 8);
-                let words = AppWords {
-                    written: data,
-                    ..AppWords::default()
-                };
-                let _ = e.on_app(now, id, &words);
-                let _ = e.connect_with_data(now, id, remote, &route, data);
+                let _ = e.connect_with_data(now, id, remote, &route, u64::from(arg >> 8));
             }
             _ => {}
         }

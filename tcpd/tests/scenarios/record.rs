@@ -111,9 +111,11 @@ impl Run {
                 None => plain(1, 0),
             },
             Call::Listen(n) => plain(2, *n),
-            Call::Connect { flow, mtu: _, data: Some(n) } => {
-                plain(14, (*n as u32) << 8 | of_flow(self, flow))
-            }
+            Call::Connect {
+                flow,
+                mtu: _,
+                data: Some(n),
+            } => plain(14, (*n as u32) << 8 | of_flow(self, flow)),
             Call::Connect { flow, mtu, .. } => {
                 plain(3, u32::from(*mtu) << 16 | 0x100 | of_flow(self, flow))
             }
