@@ -3,6 +3,7 @@
 
 use crate::recv::{Look, Unread};
 use crate::socket::{Rx, Socket};
+use shm::Buffer;
 use std::io::{self, BufRead, Read};
 use std::sync::MutexGuard;
 
@@ -45,9 +46,11 @@ impl BufRead for Lender<'_> {
             }
         }
         let memory = shared.session.memory();
+        let rings = memory.rings(shared.id.slot);
         let run = memory
-            .rx_runs(shared.id.slot, self.lent.head, self.lent.len)
-            .and_then(|[(at, len), _]| Some((memory.mapping().pointer(at, len)?, len)));
+            .piece(shared.id.slot, Buffer::Rx, &rings, self.lent.head)
+            .map(|(at, len)| (at, len.min(self.lent.len)))
+            .and_then(|(at, len)| Some((memory.mapping().pointer(at, len)?, len)));
         let Some((start, len)) = run else {
             return Err(shared.session.fault());
         };

@@ -6,6 +6,7 @@ use crate::socket::{Rx, Shared, Socket};
 use crate::wait::{Deadline, wait};
 use abi::session::{SocketKind, SocketState, control, event, shut};
 use nix::poll::PollFlags;
+use shm::Buffer;
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 use std::sync::MutexGuard;
@@ -80,6 +81,20 @@ impl Shared {
         }))
     }
 
+    /// Bytes that the transport can put into the receive buffer while `head` is the first in use.
+    fn rx_limit(&self, head: u64) -> u64 {
+        let memory = self.session.memory();
+        if self.kind != SocketKind::Stream {
+            return memory.layout().rx_capacity.into();
+        }
+        let ring = memory.rings(self.id.slot).rx;
+        let most = ring.limit(head).saturating_sub(head);
+        match self.load(control::RX_LIMIT) {
+            0 => most,
+            limit => most.min(limit.into()),
+        }
+    }
+
     /// Gives `taken` bytes back to the transport.
     pub(crate) fn release(&self, rx: &mut Rx, unread: Unread, taken: usize) {
         let Some(head) = self.long(control::RX_HEAD) else {
@@ -92,12 +107,9 @@ impl Shared {
         // woken for it only when the peer may be waiting for a larger window: the peer was told
         // of all space up to the last announcement, so it can stall only after a whole buffer
         // from there, and a reader that drains that passes a quarter of it.
-        let limit = match self.load(control::RX_LIMIT) {
-            0 => self.session.memory().layout().rx_capacity,
-            limit => limit,
-        };
+        let limit = self.rx_limit(unread.head);
         let asleep = self.session.memory().mark_dirty(self.id.slot);
-        if rx.unannounced >= u64::from(limit / 4) {
+        if rx.unannounced >= limit / 4 {
             rx.unannounced = 0;
             if asleep {
                 self.session.wake();
@@ -258,14 +270,22 @@ impl Shared {
     /// Copies from the receive buffer at `position`.
     pub(crate) fn copy_rx(&self, position: u64, into: &mut [u8]) -> bool {
         let memory = self.session.memory();
-        let Some([(at, first), (start, _)]) = memory.rx_runs(self.id.slot, position, into.len())
-        else {
-            return false;
-        };
-        let Some((one, two)) = into.split_at_mut_checked(first) else {
-            return false;
-        };
-        memory.mapping().copy_out(at, one) && memory.mapping().copy_out(start, two)
+        let rings = memory.rings(self.id.slot);
+        let mut rest = into;
+        memory.pieces(
+            self.id.slot,
+            Buffer::Rx,
+            &rings,
+            position,
+            rest.len(),
+            |at, len| {
+                let Some((now, later)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
+                    return false;
+                };
+                rest = later;
+                memory.mapping().copy_out(at, now)
+            },
+        )
     }
 
     /// Copies `len` bytes at `position` into `bufs` from their byte `skip` on; they have room.

@@ -4,12 +4,13 @@ use crate::error::os;
 use crate::shadow::Stuffed;
 use crate::socket::{Shared, Socket};
 use crate::wait::{Deadline, wait};
-use abi::session::{SocketState, control, shut};
+use abi::session::{SocketKind, SocketState, busy, control, shut};
 use nix::poll::PollFlags;
+use shm::Buffer;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::MutexGuard;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// Bytes copied before the transport hears of them: the stack's largest unit, so that it sends
 /// while the rest of a long write is still being copied.
@@ -28,6 +29,18 @@ pub(crate) struct Room {
     pub(crate) capacity: usize,
 }
 
+/// See [`Shared::occupy`]: dropping it lets go.
+struct Occupied<'a> {
+    word: &'a AtomicU32,
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        // Release: what was written is published before.
+        self.word.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Shared {
     /// The room in the send buffer, after validating the transport's position.
     pub(crate) fn room(&self) -> io::Result<Room> {
@@ -40,10 +53,16 @@ impl Shared {
         if used > u64::from(capacity) {
             return Err(self.session.fault());
         }
-        let limit = match self.load(control::TX_LIMIT) {
+        let mut limit = match self.load(control::TX_LIMIT) {
             0 => capacity,
             limit => limit.min(capacity),
         };
+        if self.kind == SocketKind::Stream {
+            // The position first, the ring then: one that is newer allows no less.
+            let ring = self.session.memory().rings(self.id.slot).tx;
+            let most = ring.limit(head).saturating_sub(head);
+            limit = limit.min(u32::try_from(most).unwrap_or(u32::MAX));
+        }
         let size = |n: u32| usize::try_from(n).unwrap_or(0);
         Ok(Room {
             tail,
@@ -87,14 +106,40 @@ impl Shared {
     /// Copies into the send buffer at `position`.
     pub(crate) fn copy_tx(&self, position: u64, bytes: &[u8]) -> bool {
         let memory = self.session.memory();
-        let Some([(at, first), (start, _)]) = memory.tx_runs(self.id.slot, position, bytes.len())
-        else {
-            return false;
-        };
-        let Some((one, two)) = bytes.split_at_checked(first) else {
-            return false;
-        };
-        memory.mapping().copy_in(at, one) && memory.mapping().copy_in(start, two)
+        let rings = memory.rings(self.id.slot);
+        let mut rest = bytes;
+        memory.pieces(
+            self.id.slot,
+            Buffer::Tx,
+            &rings,
+            position,
+            rest.len(),
+            |at, len| {
+                let Some((now, later)) = rest.split_at_checked(len) else {
+                    return false;
+                };
+                rest = later;
+                memory.mapping().copy_in(at, now)
+            },
+        )
+    }
+
+    /// Keeps the transport from giving the send buffer's pages back while bytes are written there;
+    /// none when it is about to: then there is no room, and writability will show. See
+    /// [`abi::session::busy`].
+    fn occupy(&self) -> Option<Occupied<'_>> {
+        let word = self.word(control::TX_BUSY)?;
+        let occupied = Occupied { word };
+        // SeqCst: pairs with the transport's swap; its look at TX_TAIL comes after it, and our
+        // writing after this.
+        let before = word.fetch_add(1, Ordering::SeqCst);
+        (before & busy::TRIM == 0).then_some(occupied)
+    }
+
+    /// The transport is giving the send buffer's pages back.
+    fn is_trimmed(&self) -> bool {
+        self.word(control::TX_BUSY)
+            .is_some_and(|w| w.load(Ordering::SeqCst) & busy::TRIM != 0)
     }
 
     /// A1 to A4 of stuffing.
@@ -140,6 +185,9 @@ impl Shared {
     /// impossible position turned up is lost with the connection.
     fn fill(&self, bufs: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
         let mut written = 0;
+        let Some(_occupied) = self.occupy() else {
+            return Ok(0);
+        };
         for buf in bufs {
             if skip >= buf.len() {
                 skip -= buf.len();
@@ -256,7 +304,9 @@ impl Socket {
             }
             self.await_room(tx, dont_wait, &mut deadline, || {
                 match shared.check_sending() {
-                    Ok(()) => shared.room().map(|room| room.used < room.limit),
+                    Ok(()) => shared
+                        .room()
+                        .map(|room| room.used < room.limit && !shared.is_trimmed()),
                     Err(errno) => Ok(errno != libc::EAGAIN),
                 }
             })?;

@@ -384,6 +384,8 @@ fn a_second_session_is_opened_when_the_first_is_full() {
         sockets: 8,
         tx_capacity: 4096,
         rx_capacity: 4096,
+        base: 4096,
+        windows: 0,
         ..p
     });
     let sockets: Vec<_> = (0..50)

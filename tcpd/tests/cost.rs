@@ -14,6 +14,7 @@
 )]
 
 use abi::Endpoint;
+use abi::session::Rings;
 use std::time::Instant;
 use tcpd::engine::{
     Actions, AppWords, Buffers, Config, ConnId, Engine, Notice, OpenParams, Payload, Route,
@@ -29,7 +30,15 @@ impl Payload for Nowhere {
 }
 
 impl Buffers for Nowhere {
-    fn place(&mut self, _: SocketRef, _: u64, _: &dyn Payload, _: usize, _: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        _: &Rings,
+        _: u64,
+        _: &dyn Payload,
+        _: usize,
+        _: usize,
+    ) -> bool {
         true
     }
 
@@ -41,6 +50,7 @@ impl Buffers for Nowhere {
 struct Side {
     engine: Engine,
     actions: Actions,
+    wanting: Vec<ConnId>,
     conn: ConnId,
 }
 
@@ -62,12 +72,17 @@ impl Side {
         Self {
             engine,
             actions: Actions::default(),
+            wanting: Vec::new(),
             conn,
         }
     }
 
     /// Output, drain and commit; the number of units made.
     fn turn(&mut self, now: u64) -> usize {
+        self.engine.take_wanting(&mut self.wanting);
+        for id in self.wanting.drain(..) {
+            self.engine.give_window(now, id, 1);
+        }
         self.engine.output(now, 64);
         let mut actions = std::mem::take(&mut self.actions);
         self.engine.drain(&mut actions);
@@ -127,7 +142,7 @@ fn bulk(max_gso: u32, bytes: u64) -> (f64, f64) {
             break;
         }
         if record.state().can_transmit() {
-            written = (record.acked_upto() + (1 << 20)).max(written);
+            written = record.write_limit().max(written);
             let words = AppWords {
                 written,
                 ..AppWords::default()

@@ -14,6 +14,7 @@
 )]
 
 use abi::Endpoint;
+use abi::session::Rings;
 use abi::session::SockOpt;
 use arrayvec::ArrayVec;
 use fastrand::Rng;
@@ -40,14 +41,22 @@ struct Checked<'a> {
 }
 
 impl Buffers for Checked<'_> {
-    fn place(&mut self, _: SocketRef, at: u64, _: &dyn Payload, _: usize, len: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        rings: &Rings,
+        at: u64,
+        _: &dyn Payload,
+        _: usize,
+        len: usize,
+    ) -> bool {
         if let Some(tcb) = &self.record {
             let end = at + len as u64;
             assert!(at >= tcb.received_upto(), "into what can be read");
             assert!(
-                end <= tcb.consumed + u64::from(tcb.opts.rcv_capacity),
-                "beyond the buffer"
+                rings.rx.stretch(at).is_some() && rings.rx.size() <= tcb.opts.rcv_capacity.into()
             );
+            assert!(end <= rings.rx.limit(tcb.consumed), "beyond the buffer");
         }
         self.rng.u8(..) > 5
     }

@@ -3,8 +3,8 @@
 use super::{BLACK_HOLE, Knobs};
 use abi::RegionId;
 use abi::session::{
-    Answer, DATAGRAM_SKIP, DatagramHeader, Op, SockOpt, SockOptName, SocketKind, SocketState,
-    control, event, shut,
+    Answer, DATAGRAM_SKIP, DatagramHeader, Op, Ring, Rings, SockOpt, SockOptName, SocketKind,
+    SocketState, control, event, shut,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use session::{
@@ -249,7 +249,7 @@ impl<'a> Fake<'a> {
         let all: Vec<_> = self.now.sockets.keys().copied().collect();
         for socket in all {
             let memory = self.sessions.words(socket).unwrap().memory();
-            let word = control::RX_TOKEN + 4 * self.random.usize(..(192 - control::RX_TOKEN) / 4);
+            let word = control::RX_TOKEN + 4 * self.random.usize(..(236 - control::RX_TOKEN) / 4);
             let value = match self.random.u8(..4) {
                 0 => 0,
                 1 => u32::MAX,
@@ -330,10 +330,10 @@ impl<'a> Fake<'a> {
             peer: None,
             mate: None,
             known: Known {
-                tx_limit: layout.tx_capacity,
+                tx_limit: layout.tx_base(),
                 ..Known::default()
             },
-            rx_limit: layout.rx_capacity,
+            rx_limit: layout.rx_base(),
             fin: false,
             shutdown: 0,
             error: 0,
@@ -614,19 +614,36 @@ impl<'a> Fake<'a> {
     /// Copies from the send buffer, or into the receive buffer.
     fn copy(&self, socket: SocketRef, position: u64, bytes: &mut [u8], into: bool) {
         let memory = self.sessions.words(socket).unwrap().memory();
-        let runs = if into {
-            memory.rx_runs(socket.slot, position, bytes.len())
-        } else {
-            memory.tx_runs(socket.slot, position, bytes.len())
+        // Its own, not what anybody may have scribbled.
+        let layout = memory.layout();
+        let rings = Rings {
+            tx: Ring::new(layout.tx_base()),
+            rx: Ring::new(layout.rx_base()),
+            ..Rings::default()
         };
-        let [(at, first), (start, _)] = runs.unwrap();
-        let (one, two) = bytes.split_at_mut(first);
-        let map = memory.mapping();
-        if into {
-            assert!(map.copy_in(at, one) && map.copy_in(start, two));
+        let buffer = if into {
+            shm::Buffer::Rx
         } else {
-            assert!(map.copy_out(at, one) && map.copy_out(start, two));
-        }
+            shm::Buffer::Tx
+        };
+        let map = memory.mapping();
+        let mut done = 0;
+        assert!(memory.pieces(
+            socket.slot,
+            buffer,
+            &rings,
+            position,
+            bytes.len(),
+            |at, len| {
+                let part = &mut bytes[done..done + len];
+                done += len;
+                if into {
+                    map.copy_in(at, part)
+                } else {
+                    map.copy_out(at, part)
+                }
+            }
+        ));
     }
 
     fn datagrams(&mut self, socket: SocketRef) -> bool {

@@ -63,12 +63,14 @@ impl World {
         Self::with(|p| Params {
             tx_capacity: tx,
             rx_capacity: rx,
+            base: tx.max(rx),
+            windows: 0,
             ..p
         })
     }
 
     pub fn new() -> Self {
-        Self::with(|p| p)
+        Self::with_buffers(1 << 20, 1 << 20)
     }
 
     pub fn with(change: impl Fn(Params) -> Params) -> Self {

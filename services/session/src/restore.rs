@@ -200,6 +200,8 @@ impl Sessions {
         }
         if let Some(words) = session.words(socket.slot) {
             words.set_incarnation(incarnation);
+            // The predecessor may have died with it.
+            words.end_trim();
         }
         let index = state::index(socket.region);
         let shadow = shadow.map(Shadow::from).filter(|s| {

@@ -44,7 +44,7 @@ impl Session {
             record,
             request,
             attached: None,
-            slots: Slots::new(record.sockets),
+            slots: Slots::new(record.sockets, record.windows),
             stock: Stock::default(),
             active: false,
             calling: false,

@@ -21,23 +21,29 @@ pub struct Params {
     pub me: ServiceId,
     /// Sockets of a session, at most [`abi::session::MAX_SOCKETS`].
     pub sockets: u32,
-    /// Send buffer of each, a power of two of at least a page.
+    /// Most that a send buffer can grow to, a power of two of at least a page.
     pub tx_capacity: u32,
-    /// Receive buffer of each, likewise.
+    /// Most that a receive buffer can grow to, likewise.
     pub rx_capacity: u32,
+    /// What each socket has of both for itself; see [`shm::SessionLayout`].
+    pub base: u32,
+    /// Sockets of a session that can have more than that at the same time.
+    pub windows: u32,
     /// Whether netdevds gather payload from the memories.
     pub share: bool,
 }
 
 impl Params {
-    /// tcpd's.
+    /// tcpd's: 20 GiB of addresses (not of memory) a session.
     #[must_use]
     pub const fn tcp(me: ServiceId) -> Self {
         Self {
             me,
-            sockets: 4096,
-            tx_capacity: 1 << 20,
-            rx_capacity: 1 << 20,
+            sockets: abi::session::MAX_SOCKETS,
+            tx_capacity: 1 << 23,
+            rx_capacity: 1 << 23,
+            base: 1 << 17,
+            windows: 1024,
             share: true,
         }
     }
@@ -50,6 +56,8 @@ impl Params {
             sockets: 1024,
             tx_capacity: 1 << 18,
             rx_capacity: 1 << 18,
+            base: 1 << 18,
+            windows: 0,
             share: false,
         }
     }
@@ -209,6 +217,8 @@ impl Sessions {
                 sockets: self.params.sockets,
                 tx_capacity: self.params.tx_capacity,
                 rx_capacity: self.params.rx_capacity,
+                base: self.params.base,
+                windows: self.params.windows,
                 ..Default::default()
             };
             if self

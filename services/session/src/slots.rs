@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) handed: bool,
     /// Its pair, made ahead and stored.
     pub(crate) premade: Option<(Shadow, OwnedFd)>,
+    /// The window its buffers go on in, as last published; see [`abi::session::Rings::window`].
+    pub(crate) window: u32,
 }
 
 impl Slot {
@@ -48,6 +50,7 @@ impl Slot {
             closed: false,
             handed: false,
             premade: None,
+            window: 0,
         }
     }
 }
@@ -61,11 +64,52 @@ pub(crate) struct Slots {
     /// Freed ones, the last freed used first: its pages are warm.
     free: Vec<u32>,
     zombies: VecDeque<u32>,
+    windows: Windows,
+}
+
+/// Which windows are in use: those that slots name. A zombie keeps its own, as its application
+/// may still read.
+#[derive(Debug)]
+struct Windows {
+    count: u32,
+    /// Used once at least, so far.
+    made: u32,
+    free: Vec<u32>,
+}
+
+impl Windows {
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let next = (self.made < self.count).then_some(self.made + 1)?;
+            self.made = next;
+            Some(next)
+        })
+    }
+
+    /// Takes a certain one (restore).
+    fn take_at(&mut self, window: u32) {
+        while self.made < window.min(self.count) {
+            self.made += 1;
+            self.free.push(self.made);
+        }
+        self.free.retain(|&w| w != window);
+    }
+
+    fn give(&mut self, window: u32) {
+        if (1..=self.made).contains(&window) && !self.free.contains(&window) {
+            self.free.push(window);
+        }
+    }
 }
 
 impl Slots {
-    pub(crate) fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32, windows: u32) -> Self {
         Self {
+            windows: Windows {
+                count: windows,
+                made: 0,
+                free: Vec::new(),
+            },
             slots: Vec::new(),
             count,
             used: 0,
@@ -152,7 +196,36 @@ impl Slots {
         Some(next)
     }
 
+    /// A window for a slot in use, which has none.
+    pub(crate) fn take_window(&mut self, slot: u32) -> Option<u32> {
+        let s = self.slots.get_mut(slot as usize)?;
+        if s.state != Use::Used || s.window != 0 {
+            return None;
+        }
+        s.window = self.windows.take()?;
+        Some(s.window)
+    }
+
+    /// A slot in use has this window (restore).
+    pub(crate) fn adopt_window(&mut self, slot: u32, window: u32) {
+        if let Some(s) = self.slots.get_mut(slot as usize)
+            && s.window != window
+        {
+            let before = std::mem::replace(&mut s.window, window);
+            self.windows.give(before);
+            self.windows.take_at(window);
+        }
+    }
+
+    /// Takes a free slot's (or a zombie's) window away.
+    fn drop_window(&mut self, slot: u32) {
+        if let Some(s) = self.slots.get_mut(slot as usize) {
+            self.windows.give(std::mem::take(&mut s.window));
+        }
+    }
+
     fn take(&mut self, slot: u32) {
+        self.drop_window(slot);
         if let Some(s) = self.get_mut(slot) {
             *s = Slot {
                 state: Use::Used,
@@ -189,6 +262,7 @@ impl Slots {
         if zombie {
             self.zombies.push_back(slot);
         } else {
+            self.drop_window(slot);
             self.free.push(slot);
         }
         self.used -= 1;
@@ -201,6 +275,7 @@ impl Slots {
             && s.state == Use::Zombie
         {
             s.state = Use::Free;
+            self.drop_window(slot);
             self.free.push(slot);
             self.zombies.retain(|&z| z != slot);
         }
@@ -213,7 +288,7 @@ mod tests {
 
     #[test]
     fn zombies_are_used_again_last_and_oldest_first() {
-        let mut slots = Slots::new(3);
+        let mut slots = Slots::new(3, 0);
         let all: Vec<_> = (0..3).map(|_| slots.allocate().unwrap()).collect();
         assert_eq!(all, [0, 1, 2]);
         assert_eq!(slots.allocate(), None);
@@ -230,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_buried_zombie_is_free() {
-        let mut slots = Slots::new(1);
+        let mut slots = Slots::new(1, 0);
         slots.allocate();
         slots.release(0, true);
         slots.bury(0);
@@ -240,8 +315,33 @@ mod tests {
     }
 
     #[test]
+    fn a_window_has_one_slot_and_a_zombie_keeps_its_own() {
+        let mut slots = Slots::new(4, 2);
+        for _ in 0..3 {
+            slots.allocate();
+        }
+        assert_eq!(slots.take_window(0), Some(1));
+        assert_eq!(slots.take_window(0), None);
+        assert_eq!(slots.take_window(1), Some(2));
+        assert_eq!(slots.take_window(2), None);
+        slots.release(0, true);
+        assert_eq!(slots.take_window(2), None);
+        slots.bury(0);
+        assert_eq!(slots.take_window(2), Some(1));
+        slots.release(1, false);
+        assert_eq!(slots.take_window(1), None, "not in use");
+        slots.allocate_at(3);
+        slots.adopt_window(3, 2);
+        slots.adopt_window(3, 2);
+        slots.allocate_at(1);
+        assert_eq!(slots.take_window(1), None);
+        slots.release(3, false);
+        assert_eq!(slots.take_window(1), Some(2));
+    }
+
+    #[test]
     fn adoption_takes_a_certain_slot_once() {
-        let mut slots = Slots::new(4);
+        let mut slots = Slots::new(4, 0);
         assert!(slots.allocate_at(2));
         assert!(!slots.allocate_at(2));
         assert!(!slots.allocate_at(4));

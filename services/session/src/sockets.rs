@@ -9,13 +9,9 @@ use crate::words::Words;
 use crate::{NewSocket, SocketRef, state};
 use abi::RegionId;
 use abi::session::{SocketId, SocketState, accept};
-use nix::fcntl::{FallocateFlags, fallocate};
 use shm::SessionMemory;
 use shm::crash::{self, Point};
 use std::os::fd::AsFd;
-
-/// Buffers that were used further than this give their pages back when the socket is freed.
-const KEEP_PAGES: u64 = 128 * 1024;
 
 impl Sessions {
     /// A socket that the application asked for.
@@ -139,6 +135,7 @@ impl Sessions {
             return;
         };
         let zombie = s.handed && !s.closed && session.request.is_some();
+        let window = s.window;
         session.slots.release(socket.slot, zombie);
         crash::reach(Point::SocketFreed);
         if let Some(words) = session.words(socket.slot) {
@@ -149,6 +146,7 @@ impl Sessions {
             });
         }
         if !zombie {
+            session.punch_window(window);
             session.give_pages_back(socket.slot);
         }
         self.maybe_end(state::index(socket.region), store);
@@ -173,29 +171,6 @@ impl Sessions {
             } else {
                 self.forgets.push(key);
             }
-        }
-    }
-}
-
-impl Session {
-    /// Punches out the buffers of a slot that used much of them.
-    fn give_pages_back(&self, slot: u32) {
-        let Some(attached) = &self.attached else {
-            return;
-        };
-        let words = Words::new(&attached.memory, slot);
-        let layout = attached.memory.layout();
-        if words.reach() < KEEP_PAGES {
-            return;
-        }
-        let both = i64::from(layout.tx_capacity) + i64::from(layout.rx_capacity);
-        if let Some(at) = attached
-            .memory
-            .tx_offset(slot)
-            .and_then(|o| i64::try_from(o).ok())
-        {
-            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let _ = fallocate(attached.fd.as_fd(), flags, at, both);
         }
     }
 }

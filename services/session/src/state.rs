@@ -28,8 +28,8 @@ pub(crate) const TABLE_KEY: StoreKey = StoreKey {
 
 const LAYOUT: RecordLayout = RecordLayout {
     count: 1 << INDEX_BITS,
-    len: 40,
-    kind: u64::from_le_bytes(*b"SESSION1"),
+    len: 48,
+    kind: u64::from_le_bytes(*b"SESSION2"),
 };
 
 /// What is durable of a session.
@@ -49,10 +49,12 @@ pub(crate) struct SessionRecord {
     pub(crate) socket_slot: u32,
     pub(crate) socket_request: u64,
     pub(crate) socket_incarnation: u32,
+    pub(crate) base: u32,
+    pub(crate) windows: u32,
     pub(crate) reserved: u32,
 }
 
-const _: () = assert!(size_of::<SessionRecord>() == 40);
+const _: () = assert!(size_of::<SessionRecord>() == 48);
 
 /// How far a session is.
 pub(crate) mod phase {
@@ -70,6 +72,8 @@ impl SessionRecord {
             sockets: self.sockets,
             tx_capacity: self.tx_capacity,
             rx_capacity: self.rx_capacity,
+            base: self.base,
+            windows: self.windows,
         }
     }
 }

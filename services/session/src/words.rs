@@ -1,7 +1,7 @@
 //! A socket's words in session memory, seen from the transport: what the application wrote is
 //! validated against the committed record, what the transport shows is published here.
 
-use abi::session::{SocketState, control, shut};
+use abi::session::{Ring, Rings, SocketState, busy, control, shut};
 use shm::sync::Ordering;
 use shm::{PeerFault, SessionMemory};
 
@@ -12,7 +12,7 @@ pub struct Known {
     pub tx_tail: u64,
     /// Bytes of the send buffer that are free again.
     pub tx_head: u64,
-    /// Send capacity in use.
+    /// Bytes that may be in the send buffer: of a growing one, what its ring allows.
     pub tx_limit: u32,
     /// Bytes the application had taken when last looked at.
     pub rx_head: u64,
@@ -121,6 +121,11 @@ impl<'a> Words<'a> {
         self.get64(control::TX_HEAD, Ordering::Relaxed)
     }
 
+    /// Bytes the application says it has written, not validated.
+    pub(crate) fn tx_tail(&self) -> u64 {
+        self.get64(control::TX_TAIL, Ordering::SeqCst)
+    }
+
     /// What was last shown as received, likewise.
     #[must_use]
     pub fn rx_tail(&self) -> u64 {
@@ -195,12 +200,18 @@ impl<'a> Words<'a> {
             control::ERROR,
             control::ERROR_SEQ,
             control::EVENTS,
+            control::TX_BUSY,
         ] {
             self.set32(word, 0);
         }
         let layout = self.memory.layout();
-        self.set32(control::TX_LIMIT, layout.tx_capacity);
-        self.set32(control::RX_LIMIT, layout.rx_capacity);
+        self.set_rings(&Rings {
+            tx: Ring::new(layout.tx_base()),
+            rx: Ring::new(layout.rx_base()),
+            ..Rings::default()
+        });
+        self.set32(control::TX_LIMIT, layout.tx_base());
+        self.set32(control::RX_LIMIT, layout.rx_base());
         self.set32(control::INCARNATION, incarnation);
         self.set32(control::STATE, state as u32);
     }
@@ -281,6 +292,30 @@ impl<'a> Words<'a> {
         let layout = self.memory.layout();
         self.set32(control::TX_LIMIT, tx.min(layout.tx_capacity));
         self.set32(control::RX_LIMIT, rx.min(layout.rx_capacity));
+    }
+
+    /// Shows where the buffers lie, from the committed record and before the positions and limits
+    /// that need it.
+    pub fn set_rings(&self, rings: &Rings) {
+        self.memory.set_rings(self.slot, rings);
+    }
+
+    /// Keeps the application from writing into its send buffer; false when it may be about to.
+    /// See [`abi::session::busy`].
+    pub(crate) fn begin_trim(&self) -> bool {
+        self.memory
+            .u32(self.slot, control::TX_BUSY)
+            .is_some_and(|w| {
+                w.compare_exchange(0, busy::TRIM, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+            })
+    }
+
+    /// Lets it write again. Follow with [`Sessions::writable`](crate::Sessions::writable).
+    pub(crate) fn end_trim(&self) {
+        if let Some(w) = self.memory.u32(self.slot, control::TX_BUSY) {
+            w.fetch_and(!busy::TRIM, Ordering::SeqCst);
+        }
     }
 
     /// Marks a token as possibly unread; answers whether it was marked before. A SeqCst fence

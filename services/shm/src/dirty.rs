@@ -12,8 +12,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 #[derive(Debug, Clone, Copy)]
 pub struct Dirty<'a> {
     /// One bit for each word of `bits` that may have bits set.
-    pub summary: &'a AtomicU64,
-    /// One bit a socket; at most 64 words.
+    pub summary: &'a [AtomicU64],
+    /// One bit a socket; at most 64 words for each of `summary`.
     pub bits: &'a [AtomicU64],
     /// Not 0 while the transport sleeps and wants to be woken.
     pub armed: &'a AtomicU32,
@@ -25,11 +25,14 @@ impl Dirty<'_> {
     #[must_use]
     pub fn mark(&self, slot: u32) -> bool {
         let index = slot / 64;
-        if let Some(bits) = self.bits.get(index as usize).filter(|_| index < 64) {
+        if let (Some(bits), Some(summary)) = (
+            self.bits.get(index as usize),
+            self.summary.get(index as usize / 64),
+        ) {
             // Release: pairs with the Acquire of `take`; the socket's words come before.
             bits.fetch_or(1 << (slot % 64), Ordering::Release);
             // Release: pairs with the Acquire of `take`; the bit comes before.
-            self.summary.fetch_or(1 << index, Ordering::Release);
+            summary.fetch_or(1 << (index % 64), Ordering::Release);
         }
         // Pairs with the transport's fence between arming and looking again; see `doorbell`.
         fence(Ordering::SeqCst);
@@ -38,13 +41,18 @@ impl Dirty<'_> {
 
     /// Transport: takes what is marked and calls `each` with it.
     pub fn take(&self, mut each: impl FnMut(u32)) {
-        if self.summary.load(Ordering::Relaxed) == 0 {
-            return;
+        for (base, summary) in (0..).step_by(64).zip(self.summary) {
+            if summary.load(Ordering::Relaxed) != 0 {
+                // Acquire: pairs with the second Release of `mark`.
+                self.take_words(base, summary.swap(0, Ordering::Acquire), &mut each);
+            }
         }
-        // Acquire: pairs with the second Release of `mark`.
-        let mut words = self.summary.swap(0, Ordering::Acquire);
+    }
+
+    /// Takes the bits of the words that `words` names, the first of which is number `base`.
+    fn take_words(&self, base: u32, mut words: u64, each: &mut impl FnMut(u32)) {
         while words != 0 {
-            let index = words.trailing_zeros();
+            let index = base + words.trailing_zeros();
             words &= words - 1;
             let Some(bits) = self.bits.get(index as usize) else {
                 continue;
@@ -62,7 +70,7 @@ impl Dirty<'_> {
     /// Transport: whether anything is marked.
     #[must_use]
     pub fn any(&self) -> bool {
-        self.summary.load(Ordering::Acquire) != 0
+        self.summary.iter().any(|s| s.load(Ordering::Acquire) != 0)
     }
 
     /// Transport: wants to be woken, or not. After arming all sessions, fence (SeqCst) and look

@@ -44,6 +44,7 @@ mod mapped {
     pub mod pool;
     pub mod records;
     pub mod session;
+    pub(crate) mod session_layout;
     pub mod skbuff;
     pub mod sweep;
     pub(crate) mod validate;
@@ -60,7 +61,8 @@ pub use mapped::{
     mapping::{self, Mapping},
     pool::{self, Pool, PoolLayout, SizeClass},
     records::{self, RecordLayout, RecordTable},
-    session::{self, SessionLayout, SessionMemory},
+    session::{self, Buffer, SessionMemory},
+    session_layout::SessionLayout,
     skbuff::{self, SkBuff},
     sweep,
     vitals::{self, Vitals},

@@ -240,7 +240,7 @@ impl Session {
 
     fn dirty(&self) -> Dirty<'_> {
         Dirty {
-            summary: &self.summary,
+            summary: std::slice::from_ref(&self.summary),
             bits: &self.bits,
             armed: &self.armed,
         }

@@ -9,14 +9,14 @@
     reason = "helpers of tests are tests"
 )]
 
-use abi::session::{CONTROL_OFFSET, control, header};
+use abi::session::{CONTROL_OFFSET, MAX_SOCKETS, Ring, Rings, control, header};
 use abi::{Handle, PoolId, ServiceId};
 use proptest::prelude::*;
 use shm::link::DeviceWords;
 use shm::sync::Ordering;
 use shm::vitals::{Phase, stage};
 use shm::{
-    Arena, Bell, Link, Mapping, Pool, PoolLayout, RecordLayout, RecordTable, SessionLayout,
+    Arena, Bell, Buffer, Link, Mapping, Pool, PoolLayout, RecordLayout, RecordTable, SessionLayout,
     SessionMemory, ShmError, Side, SizeClass, Vitals, mapping, pool, records, session, vitals,
 };
 use std::fs::File;
@@ -340,11 +340,7 @@ fn any_flipped_bit_of_the_current_copy_is_found_and_of_the_other_is_not() {
 }
 
 fn sockets() -> SessionLayout {
-    SessionLayout {
-        sockets: 130,
-        tx_capacity: 4096,
-        rx_capacity: 8192,
-    }
+    SessionLayout::fixed(130, 4096, 8192)
 }
 
 #[test]
@@ -378,6 +374,13 @@ fn dirty_sockets_are_taken_once() {
     word(header::DIRTY + 8 * 63).store(u64::MAX, Ordering::Relaxed);
     word(header::DIRTY_SUMMARY).store(u64::MAX, Ordering::Relaxed);
     assert_eq!(take(), [1, 128, 129]);
+    let fd = session::create("session", SessionLayout::fixed(MAX_SOCKETS, 4096, 4096)).unwrap();
+    let m = SessionMemory::attach(&fd).unwrap();
+    let _ = (m.mark_dirty(16_383), m.mark_dirty(4_096), m.mark_dirty(63));
+    let mut all = Vec::new();
+    m.take_dirty(|slot| all.push(slot));
+    assert_eq!(all, [63, 4_096, 16_383]);
+    assert!(!m.is_dirty());
 }
 
 #[test]
@@ -431,17 +434,20 @@ proptest! {
 
     #[test]
     fn runs_are_the_positions_modulo_the_capacity(
-        slot in 0u32..130, position in any::<u64>(), len in 0usize..9000, tx in any::<bool>(),
+        slot in 0u32..130, position in 0u64..1 << 60, len in 0usize..9000, tx in any::<bool>(),
     ) {
         thread_local!(static MEMORY: SessionMemory =
             SessionMemory::attach(&session::create("session", sockets()).unwrap()).unwrap());
         let (m, capacity) = (MEMORY.with(SessionMemory::clone), if tx { 4096 } else { 8192 });
         let base = if tx { m.tx_offset(slot) } else { m.rx_offset(slot) }.unwrap();
-        let runs = if tx { m.tx_runs(slot, position, len) } else { m.rx_runs(slot, position, len) };
-        let Some(runs) = runs else {
-            prop_assert!(len > capacity);
-            return Ok(());
-        };
+        let rings = Rings { tx: Ring::new(4096), rx: Ring::new(8192), ..Rings::default() };
+        let side = if tx { Buffer::Tx } else { Buffer::Rx };
+        let mut runs = Vec::new();
+        let whole = m.pieces(slot, side, &rings, position, len, |at, n| {
+            runs.push((at, n));
+            true
+        });
+        prop_assert!(whole);
         let places: Vec<_> = runs.iter().flat_map(|&(at, n)| at..at + n).collect();
         let expected: Vec<_> = (0..len)
             .map(|i| base + ((u128::from(position) + i as u128) % capacity as u128) as usize)
@@ -449,6 +455,55 @@ proptest! {
         prop_assert_eq!(places, expected);
         prop_assert!(runs.iter().all(|&(at, n)| m.mapping().pointer(at, n).is_some()));
     }
+}
+
+/// Each byte of each buffer has one place, in the base or in the window, and none has two.
+#[test]
+fn growing_buffers_do_not_overlap() {
+    let layout = SessionLayout {
+        sockets: 3,
+        tx_capacity: 16_384,
+        rx_capacity: 32_768,
+        base: 8_192,
+        windows: 2,
+    };
+    let m = SessionMemory::attach(&session::create("session", layout).unwrap()).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for (slot, window) in [(0, 2), (1, 0), (2, 1)] {
+        let grown = window > 0;
+        let rings = Rings {
+            tx: Ring::new(if grown { 16_384 } else { 8_192 }),
+            rx: Ring::new(if grown { 32_768 } else { 8_192 }),
+            window,
+            reserved: 0,
+        };
+        m.set_rings(slot, &rings);
+        assert_eq!(m.rings(slot), rings);
+        for (side, len) in [(Buffer::Tx, rings.tx.size()), (Buffer::Rx, rings.rx.size())] {
+            assert!(m.pieces(slot, side, &rings, 5, len as usize, |at, n| {
+                (at..at + n).all(|byte| byte < layout.size() && seen.insert(byte))
+            }));
+        }
+    }
+    assert_eq!(seen.len(), 2 * (16_384 + 32_768) + 2 * 8_192);
+    // A window that is not there, or not given, and a ring that is too large.
+    for window in [0, 3, u32::MAX] {
+        let rings = Rings {
+            tx: Ring::new(16_384),
+            rx: Ring::new(32_768),
+            window,
+            reserved: 0,
+        };
+        assert!(m.piece(0, Buffer::Rx, &rings, 8_191).is_some());
+        assert!(m.piece(0, Buffer::Rx, &rings, 8_192).is_none());
+    }
+    let large = Rings {
+        tx: Ring::new(1 << 20),
+        window: 1,
+        ..Rings::default()
+    };
+    assert!(m.piece(0, Buffer::Tx, &large, 8_192).is_none());
+    assert!(m.piece(0, Buffer::Rx, &large, 0).is_none());
 }
 
 #[test]

@@ -72,6 +72,11 @@ pub enum Notice {
         /// What its record named as owner.
         owner: SocketRef,
     },
+    /// Sizes of buffers changed: show the record's rings and limits.
+    Resized(ConnId),
+    /// The socket's buffers are empty and have not been used for long: their pages can be given
+    /// back.
+    Idle(ConnId),
     /// The record is free. Its number is not used again before the next drain.
     Closed(ConnId),
 }

@@ -6,6 +6,7 @@ use super::demux::Flow;
 use super::error::Errno;
 use super::events::Route;
 use super::isn;
+use super::memory::MemoryRecord;
 use super::ports::{Claim, is_wildcard};
 use super::seq::{DATA_OFFSET, SYN_OFFSET};
 use super::sockopt::{self, SockOpts};
@@ -25,9 +26,9 @@ pub struct OpenParams {
     pub owner: SocketRef,
     /// `AF_INET6`.
     pub v6: bool,
-    /// Receive buffer in bytes, a power of two.
+    /// Most that the receive buffer can grow to in bytes, a power of two.
     pub rcv_capacity: u32,
-    /// Send buffer in bytes, a power of two.
+    /// Most that the send buffer can grow to in bytes, a power of two.
     pub snd_capacity: u32,
 }
 
@@ -47,8 +48,12 @@ impl Engine {
     /// # Errors
     /// `ENOBUFS` when all records are in use.
     pub fn open(&mut self, now: Nanos, params: &OpenParams) -> Result<ConnId, Errno> {
-        let opts = SockOpts::new(params.rcv_capacity, params.snd_capacity);
+        let mut opts = SockOpts::new(params.rcv_capacity, params.snd_capacity);
+        let memory = &self.config.memory;
+        opts.rcv_buf = opts.rcv_buf.min(memory.rmem[1]);
+        opts.snd_buf = opts.snd_buf.min(memory.wmem[1]);
         let mut tcb = Tcb::new(params.owner, opts, now);
+        tcb.memory = MemoryRecord::new(&opts, memory.base);
         tcb.cc.choose(self.config.congestion);
         if params.v6 {
             tcb.flags |= flag::V6;

@@ -51,6 +51,8 @@ pub struct Config {
     pub initial_window: u32,
     /// Congestion control of new sockets.
     pub congestion: super::congestion::Algorithm,
+    /// Buffers and their limits.
+    pub memory: super::memory::MemoryConfig,
     /// Offer timestamps (RFC 7323).
     pub timestamps: bool,
     /// Offer window scaling (RFC 7323).
@@ -90,6 +92,7 @@ impl Default for Config {
             challenge_ack_limit: 1_000,
             initial_window: 10,
             congestion: super::congestion::Algorithm::Cubic,
+            memory: super::memory::MemoryConfig::default(),
             timestamps: true,
             window_scaling: true,
             sack: true,

@@ -107,6 +107,8 @@ pub(crate) struct Runtime {
     pub(crate) dsack: Option<(Offset, Offset)>,
     /// When a segment outside the window was last answered.
     pub(crate) oow_ack_at: Nanos,
+    /// Measurements for the buffers' sizes.
+    pub(crate) memory: super::memory::MemoryState,
     /// A listener's children in the SYN queue.
     pub(crate) embryonic: u32,
     /// A listener's children in the accept queue.
@@ -234,6 +236,7 @@ impl Conn {
         let owner = self.tcb.owner;
         if owner != SocketRef::NONE {
             self.tcb.owner = SocketRef::NONE;
+            self.tcb.memory.rings.window = 0;
             ctx.actions
                 .notices
                 .push(Notice::Released { id: self.id, owner });

@@ -2,6 +2,7 @@
 //! the acknowledgement that brings a cookie back.
 
 use super::demux::Flow;
+use super::memory::MemoryRecord;
 use super::seq::{DATA_OFFSET, SYN_OFFSET};
 use super::state::State;
 use super::tcb::{Accept, Tcb, flag};
@@ -37,6 +38,8 @@ impl Engine {
     ) -> Option<Tcb> {
         let parent = &self.conn(listener)?.tcb;
         let mut tcb = Tcb::new(SocketRef::NONE, parent.opts, now);
+        tcb.memory = MemoryRecord::new(&tcb.opts, self.config.memory.base);
+        tcb.memory.locks = parent.memory.locks;
         tcb.flags = flag::PASSIVE | (parent.flags & flag::V6);
         tcb.parent = listener.0;
         tcb.accept = Accept::Embryonic as u8;

@@ -2,6 +2,7 @@
 
 use super::{ConnId, SocketRef};
 use abi::Endpoint;
+use abi::session::Rings;
 use core::net::IpAddr;
 use wire::SeqNumber;
 use wire::tcp::Repr;
@@ -53,7 +54,7 @@ impl<const N: usize> Payload for [u8; N] {
 /// The memory behind sockets, as the shell provides it.
 pub trait Buffers {
     /// Copies `len` bytes from `offset` of `payload` to stream position `position` of the
-    /// receive buffer of `owner` (place in the buffer: position modulo its capacity, wrapping).
+    /// receive buffer of `owner`, whose rings say where that is.
     /// The range lies within the receive buffer's free space: the engine only asks for bytes
     /// inside the window it offered. Bytes outside the contiguous received part are placed too
     /// and must stay: they are never asked for again.
@@ -62,6 +63,7 @@ pub trait Buffers {
     fn place(
         &mut self,
         owner: SocketRef,
+        rings: &Rings,
         position: u64,
         payload: &dyn Payload,
         offset: usize,

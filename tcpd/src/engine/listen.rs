@@ -91,7 +91,8 @@ impl Engine {
         // As Linux: both queues take one more than the backlog, and a listener whose application
         // does not keep up answers nobody, not even with a cookie.
         let backlog = parent.tcb.backlog;
-        if parent.rt.accept_queue > backlog {
+        if parent.rt.accept_queue > backlog || self.account.is_exhausted(&self.config.memory.limits)
+        {
             self.stats.listen_drops += 1;
             return;
         }
@@ -143,7 +144,8 @@ impl Engine {
         Some(Admission {
             listener,
             owner: parent.tcb.owner,
-            is_full: parent.rt.accept_queue > parent.tcb.backlog,
+            is_full: parent.rt.accept_queue > parent.tcb.backlog
+                || self.account.is_exhausted(&self.config.memory.limits),
             order: self.next_accept,
         })
     }

@@ -71,6 +71,7 @@ mod icmp;
 pub mod info;
 mod isn;
 mod listen;
+pub mod memory;
 pub mod opening;
 pub mod options;
 mod output;
@@ -168,6 +169,8 @@ pub struct Engine {
     next_accept: u64,
     /// RFC 6056 algorithm 3's counter.
     port_counter: u32,
+    /// What all buffers take.
+    account: memory::Account,
 }
 
 impl Engine {
@@ -191,6 +194,7 @@ impl Engine {
             next_generation: 1,
             next_accept: 1,
             port_counter: 0,
+            account: memory::Account::default(),
             config,
         }
     }

@@ -41,6 +41,7 @@ impl Conn {
 
 impl Engine {
     pub(super) fn settle(&mut self, id: ConnId, now: Nanos) {
+        self.settle_memory(id, now);
         let Some(conn) = self
             .slots
             .get_mut(id.0 as usize)
@@ -129,6 +130,7 @@ impl Engine {
             self.time_wait.push_back((id, conn.tcb.generation));
         }
         if done {
+            conn.settle_charge(&mut self.account, &self.config.memory.limits);
             let port = conn.tcb.local.port;
             if conn.tcb.has(flag::BOUND) {
                 self.ports.revoke(port, id);

@@ -3,6 +3,7 @@
 
 use super::congestion::Algorithm;
 use super::error::Errno;
+use super::memory::lock;
 use super::opening;
 use super::options::MIN_MSS;
 use super::state::State;
@@ -52,9 +53,9 @@ pub struct SockOpts {
     pub rcv_buf: u32,
     /// Send buffer in use, at most `snd_capacity`.
     pub snd_buf: u32,
-    /// Size of the receive buffer's memory: a power of two.
+    /// Most that the receive buffer's ring can grow to: a power of two.
     pub rcv_capacity: u32,
-    /// Size of the send buffer's memory: a power of two.
+    /// Most that the send buffer's ring can grow to: a power of two.
     pub snd_capacity: u32,
     /// Time a listener waits for the first data before it hands a connection on; 0: not.
     pub defer_accept_ms: u32,
@@ -142,9 +143,11 @@ impl Tcb {
             }
             SockOpt::RecvBuffer(size) => {
                 o.rcv_buf = size.clamp(MIN_BUFFER.min(o.rcv_capacity), o.rcv_capacity);
+                self.memory.locks |= lock::RCV;
             }
             SockOpt::SendBuffer(size) => {
                 o.snd_buf = size.clamp(MIN_BUFFER.min(o.snd_capacity), o.snd_capacity);
+                self.memory.locks |= lock::SND;
             }
             SockOpt::KeepIdle(ms) => o.keep_idle_ms = positive(ms)?,
             SockOpt::KeepInterval(ms) => o.keep_interval_ms = positive(ms)?,
@@ -201,8 +204,8 @@ impl Tcb {
             SockOptName::OobInline => SockOpt::OobInline(o.has(flag::OOBINLINE)),
             SockOptName::V6Only => SockOpt::V6Only(o.has(flag::V6ONLY)),
             SockOptName::Linger => SockOpt::Linger(o.has(flag::LINGER).then_some(o.linger_ms)),
-            SockOptName::RecvBuffer => SockOpt::RecvBuffer(o.rcv_buf),
-            SockOptName::SendBuffer => SockOpt::SendBuffer(o.snd_buf),
+            SockOptName::RecvBuffer => SockOpt::RecvBuffer(o.rcv_buf.saturating_mul(2)),
+            SockOptName::SendBuffer => SockOpt::SendBuffer(o.snd_buf.saturating_mul(2)),
             SockOptName::KeepIdle => SockOpt::KeepIdle(o.keep_idle_ms),
             SockOptName::KeepInterval => SockOpt::KeepInterval(o.keep_interval_ms),
             SockOptName::KeepCount => SockOpt::KeepCount(o.keep_count),

@@ -20,6 +20,7 @@
 use super::chrono::Chrono;
 use super::congestion::Congestion;
 use super::ecn::Ecn;
+use super::memory::{MemoryRecord, RING_BASE};
 use super::opening::Opening;
 use super::options::Negotiated;
 use super::pmtu::PathMtu;
@@ -27,7 +28,7 @@ use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
 use super::sack::Scoreboard;
-use super::seq::{DATA_OFFSET, Offset, SYN_OFFSET, of_stream, stream_position};
+use super::seq::{Offset, SYN_OFFSET, of_stream, stream_position};
 use super::sockopt::SockOpts;
 use super::state::State;
 use super::timers::Deadlines;
@@ -37,7 +38,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 8;
+pub const TCB_LAYOUT: u32 = 10;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -107,7 +108,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 2,160 bytes.
+/// One socket's record. 2,208 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -209,6 +210,8 @@ pub struct Tcb {
     pub opts: SockOpts,
     /// Counters.
     pub counters: Counters,
+    /// Where the buffers lie.
+    pub memory: MemoryRecord,
     /// Explicit congestion notification.
     pub ecn: Ecn,
     /// Fast Open.
@@ -239,6 +242,7 @@ impl Tcb {
             parent: ConnId::NONE.0,
             created_at: now,
             opts,
+            memory: MemoryRecord::new(&opts, RING_BASE),
             snd_una: SYN_OFFSET,
             snd_nxt: SYN_OFFSET,
             rcv_nxt: SYN_OFFSET,
@@ -354,12 +358,6 @@ impl Tcb {
         self.snd_una + u64::from(self.snd_wnd)
     }
 
-    /// Highest edge that the receive buffer allows to offer.
-    #[must_use]
-    pub fn rcv_limit(&self) -> Offset {
-        DATA_OFFSET + self.consumed + u64::from(self.opts.rcv_buf)
-    }
-
     /// Whether the record makes sense: what [`super::Engine::restore`] demands of each.
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -372,6 +370,7 @@ impl Tcb {
             && in_space(self.rcv_nxt)
             && in_space(self.rcv_adv)
             && self.snd_una <= self.snd_nxt
+            && self.memory.is_valid(&self.opts)
             && self.written < 1 << 62
             && self.consumed <= self.received_upto()
             && self.snd_nxt <= self.data_end() + 1
@@ -385,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 2160);
+        assert_eq!(size_of::<Tcb>(), 2208);
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

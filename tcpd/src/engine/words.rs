@@ -19,7 +19,7 @@ fn check(tcb: &Tcb, words: &AppWords) -> Result<(), PeerFault> {
             to: words.written,
         });
     }
-    let limit = tcb.acked_upto() + u64::from(tcb.opts.snd_capacity);
+    let limit = tcb.write_limit();
     if words.written > limit {
         return Err(PeerFault::WrittenBeyond {
             to: words.written,
@@ -56,6 +56,9 @@ impl Conn {
             tcb.consumed = words.consumed;
             return;
         }
+        if words.written > tcb.written || words.consumed > tcb.consumed {
+            self.rt.memory.touched_at = ctx.now;
+        }
         if words.written > tcb.written {
             if tcb.snd_una == tcb.data_end() {
                 tcb.progress_at = ctx.now;
@@ -70,6 +73,7 @@ impl Conn {
         let tcb = &mut self.tcb;
         if words.consumed > tcb.consumed {
             tcb.consumed = words.consumed;
+            self.time_reading(ctx.now);
             if self.window_update_due() {
                 self.rt.ack_now = true;
             }

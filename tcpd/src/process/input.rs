@@ -64,7 +64,7 @@ impl Tcpd {
         let known = Known {
             tx_tail: tcb.written,
             tx_head: tcb.acked_upto(),
-            tx_limit: tcb.opts.snd_capacity,
+            tx_limit: u32::try_from(tcb.write_limit() - tcb.acked_upto()).unwrap_or(u32::MAX),
             rx_head: tcb.consumed,
             rx_tail: tcb.received_upto(),
         };

@@ -11,6 +11,7 @@
 //! words still in shared memory, segments are lost like packets. Killed after it, what was not
 //! released is derived from the records again ([`Tcpd::restore`]).
 
+mod buffers;
 mod counters;
 mod input;
 mod publish;
@@ -56,6 +57,10 @@ pub struct Tcpd {
     attached: Vec<(ConnId, NewSocket)>,
     /// Sockets whose application has marked them, to look at after the commit.
     touched: Vec<ConnId>,
+    /// Sockets whose sizes were set.
+    resized: Vec<ConnId>,
+    /// Sockets that ask for more memory.
+    wanting: Vec<ConnId>,
     /// Connections whose descriptor was hung up: nobody will close them.
     broken: Vec<ConnId>,
     /// Records whose part outside the engine changed.
@@ -127,7 +132,7 @@ impl Tcpd {
         let Some(socket) = self.sockets.get_mut(child) else {
             return;
         };
-        socket::show(&self.sessions, socket, tcb);
+        socket::show(&mut self.sessions, socket, tcb);
         let new = socket.as_new();
         let queued = self
             .sessions
@@ -158,6 +163,8 @@ impl Tcpd {
                 None => self.engine.close(cx.now, child),
             }
         }
+        self.give_windows(cx.now);
+        self.engine.trim_idle(cx.now);
         self.unfinished = self.engine.output(cx.now, OUTPUT_BUDGET);
         self.engine.drain(&mut self.actions);
         if self
@@ -232,10 +239,14 @@ impl Service for Tcpd {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        match (self.engine.next_deadline(), self.retry_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [
+            self.engine.next_deadline(),
+            self.engine.next_trim(),
+            self.retry_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn on_fd(&mut self, _cx: &mut Context<'_>, _token: u64, _events: EpollFlags) {

@@ -18,6 +18,9 @@ impl Tcpd {
         for id in std::mem::take(&mut self.errors) {
             self.show_reset(id, cx);
         }
+        while let Some(id) = self.resized.pop() {
+            self.show_sizes(id);
+        }
         let mut touched = std::mem::take(&mut self.touched);
         for id in touched.drain(..) {
             self.look_again(id);
@@ -54,6 +57,8 @@ impl Tcpd {
             }
             Notice::ConnectFailed(id) | Notice::Reset(id) => self.show_reset(id, cx),
             Notice::Urgent(id) => self.show_urgent(id, true),
+            Notice::Resized(id) => self.show_sizes(id),
+            Notice::Idle(id) => self.trim(id),
             Notice::Released { id, owner } => {
                 if let Some(place) = place_of(owner) {
                     self.sockets.remove_at(id, place);

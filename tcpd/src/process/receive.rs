@@ -1,11 +1,12 @@
 //! From ipd's sk_buffs to the engine: checksum, header, and the payload's way to its socket.
 
 use crate::engine::{Buffers, ConnId, Payload, SocketRef};
+use abi::session::Rings;
 use abi::skbuff::checksum;
 use abi::{Endpoint, RegionId};
 use core::net::IpAddr;
 use session::Sessions;
-use shm::{Arena, SkBuff, arena::Piece};
+use shm::{Arena, Buffer, SkBuff, arena::Piece};
 use wire::tcp::Repr;
 
 /// ECN's two bits, and congestion experienced (RFC 3168 5).
@@ -133,6 +134,7 @@ impl Buffers for SocketBuffers<'_> {
     fn place(
         &mut self,
         owner: SocketRef,
+        rings: &Rings,
         position: u64,
         _payload: &dyn Payload,
         offset: usize,
@@ -141,19 +143,15 @@ impl Buffers for SocketBuffers<'_> {
         let Some(memory) = self.sessions.memory(RegionId(owner.region)) else {
             return false;
         };
-        let Some(runs) = memory.rx_runs(owner.slot, position, len) else {
-            return false;
-        };
         let mut from = self.packet.header_len + offset;
-        for (at, run) in runs {
-            let copied =
-                self.packet
-                    .arena
-                    .copy_to_mapping(self.packet.skb, from, run, memory.mapping(), at);
-            if copied.is_err() {
-                return false;
-            }
+        let (arena, skb) = (self.packet.arena, self.packet.skb);
+        let whole = memory.pieces(owner.slot, Buffer::Rx, rings, position, len, |at, run| {
+            let copied = arena.copy_to_mapping(skb, from, run, memory.mapping(), at);
             from += run;
+            copied.is_ok()
+        });
+        if !whole {
+            return false;
         }
         self.copied += len as u64;
         true

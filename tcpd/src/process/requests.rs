@@ -7,7 +7,7 @@ use super::Tcpd;
 use super::socket::{self, Socket};
 use crate::engine::{ConnId, OpenParams, Route, SocketRef, State};
 use abi::Endpoint;
-use abi::session::{Answer, Op, SocketId, SocketKind, SocketState};
+use abi::session::{Answer, Op, SockOpt, SocketId, SocketKind, SocketState};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use runtime::Context;
 use session::{Call, Known};
@@ -106,11 +106,13 @@ impl Tcpd {
                     .map_err(|e| e.0)?;
                 if let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id))
                     && let Some(words) = self.sessions.words(socket.place)
+                    && socket::state_word(tcb) != SocketState::Closed
                 {
-                    words.set_limits(tcb.opts.snd_buf, tcb.opts.rcv_buf);
-                    if socket::state_word(tcb) != SocketState::Closed {
-                        words.set_events(socket::event_bits(tcb));
-                    }
+                    words.set_events(socket::event_bits(tcb));
+                }
+                // A size that was set is shown after the commit.
+                if matches!(option, SockOpt::RecvBuffer(_) | SockOpt::SendBuffer(_)) {
+                    self.resized.push(id);
                 }
                 Ok(Answer::Done)
             }

@@ -93,6 +93,8 @@ impl Tcpd {
             events: Vec::new(),
             attached: Vec::new(),
             touched: Vec::new(),
+            resized: Vec::new(),
+            wanting: Vec::new(),
             broken: Vec::new(),
             dirty: Vec::new(),
             handed: Vec::new(),
@@ -168,7 +170,7 @@ impl Tcpd {
             self.errors.push(id);
             return;
         }
-        socket::show(&self.sessions, socket, tcb);
+        socket::show(&mut self.sessions, socket, tcb);
         if tcb.state() != State::Listen {
             let fin = tcb.peer_finished();
             let readable = socket::has_readable(tcb) || fin;

@@ -60,7 +60,11 @@ impl Tcpd {
         let Some(alloc) = cx.plumbing.alloc.as_mut() else {
             return true;
         };
-        let built = match transmit::build(segment, alloc, &self.sessions) {
+        let rings = segment
+            .id
+            .and_then(|id| self.engine.record(id))
+            .map(|tcb| &tcb.memory.rings);
+        let built = match transmit::build(segment, alloc, &self.sessions, rings) {
             Ok(built) => built,
             Err(Unsent::NoBuffer) => return false,
             Err(Unsent::Malformed) => {

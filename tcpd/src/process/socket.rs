@@ -98,7 +98,7 @@ pub(super) fn has_room(tcb: &Tcb) -> bool {
         State::Closed => true,
         _ => {
             let used = tcb.written - tcb.acked_upto();
-            3 * used <= 2 * u64::from(tcb.opts.snd_buf)
+            3 * used <= 2 * tcb.send_room()
         }
     }
 }
@@ -122,13 +122,25 @@ pub(super) fn event_bits(tcb: &Tcb) -> u32 {
     bits
 }
 
+/// Shows where a socket's buffers lie and how much may be in them.
+pub(super) fn show_sizes(sessions: &mut Sessions, place: SocketRef, tcb: &Tcb) {
+    sessions.set_rings(place, &tcb.memory.rings);
+    if let Some(words) = sessions.words(place) {
+        let rcv = match tcb.memory.rcv_clamp {
+            0 => tcb.opts.rcv_buf,
+            clamp => clamp.min(tcb.opts.rcv_buf),
+        };
+        words.set_limits(tcb.opts.snd_buf, rcv);
+    }
+}
+
 /// Makes all words of a socket what its record says: at a restart, and when a connection is
 /// about to be handed over.
-pub(super) fn show(sessions: &Sessions, socket: &mut Socket, tcb: &Tcb) {
+pub(super) fn show(sessions: &mut Sessions, socket: &mut Socket, tcb: &Tcb) {
+    show_sizes(sessions, socket.place, tcb);
     let Some(words) = sessions.words(socket.place) else {
         return;
     };
-    words.set_limits(tcb.opts.snd_buf, tcb.opts.rcv_buf);
     words.set_tx_head(tcb.acked_upto());
     if let Some(upto) = tcb.urgent_upto() {
         words.set_rx_urgent(upto, tcb.urgent_lost());

@@ -5,9 +5,10 @@
 
 use crate::engine::SegmentOut;
 use abi::RegionId;
+use abi::session::Rings;
 use abi::skbuff::{checksum, flag, gso};
 use session::Sessions;
-use shm::{Allocator, SizeClass, SkBuff};
+use shm::{Allocator, Buffer, SizeClass, SkBuff};
 use wire::tcp::{Flags, fill_partial_checksum};
 
 /// TCP's protocol number.
@@ -39,6 +40,7 @@ pub(super) fn build(
     segment: &SegmentOut,
     alloc: &mut Allocator,
     sessions: &Sessions,
+    rings: Option<&Rings>,
 ) -> Result<Built, Unsent> {
     let (Some(src), Some(dst)) = (segment.src.ip(), segment.dst.ip()) else {
         return Err(Unsent::Malformed);
@@ -54,24 +56,21 @@ pub(super) fn build(
         let memory = sessions
             .memory(RegionId(p.owner.region))
             .ok_or(Unsent::Malformed)?;
-        let runs = memory
-            .tx_runs(p.owner.slot, p.position, payload)
-            .ok_or(Unsent::Malformed)?;
-        if payload <= COPY_BREAK {
-            for (at, len) in runs {
-                let place = skb.put(len).ok_or(Unsent::Malformed)?;
-                if !memory.mapping().copy_out(at, place) {
-                    return Err(Unsent::Malformed);
-                }
-            }
+        let rings = rings.ok_or(Unsent::Malformed)?;
+        let each: &mut dyn FnMut(usize, usize) -> bool = if payload <= COPY_BREAK {
             copied = payload;
-        } else {
-            for (at, len) in runs.into_iter().filter(|(_, len)| *len > 0) {
-                let len = u32::try_from(len).map_err(|_| Unsent::Malformed)?;
-                if !skb.add_frag(RegionId(p.owner.region), at as u64, len) {
-                    return Err(Unsent::Malformed);
-                }
+            &mut |at, len| {
+                skb.put(len)
+                    .is_some_and(|place| memory.mapping().copy_out(at, place))
             }
+        } else {
+            &mut |at, len| {
+                u32::try_from(len)
+                    .is_ok_and(|len| skb.add_frag(RegionId(p.owner.region), at as u64, len))
+            }
+        };
+        if !memory.pieces(p.owner.slot, Buffer::Tx, rings, p.position, payload, each) {
+            return Err(Unsent::Malformed);
         }
     }
 

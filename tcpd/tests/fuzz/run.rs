@@ -40,7 +40,15 @@ struct Memory {
 }
 
 impl Buffers for Memory {
-    fn place(&mut self, _: SocketRef, at: u64, _: &dyn Payload, _: usize, len: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        _: &abi::session::Rings,
+        at: u64,
+        _: &dyn Payload,
+        _: usize,
+        len: usize,
+    ) -> bool {
         if let Some(tcb) = &self.record {
             assert!(at >= tcb.received_upto(), "placed into what can be read");
             let room = tcb.consumed + u64::from(tcb.opts.rcv_capacity);

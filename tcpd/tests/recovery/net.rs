@@ -20,7 +20,15 @@ impl Payload for Nowhere {
 }
 
 impl Buffers for Nowhere {
-    fn place(&mut self, _: SocketRef, _: u64, _: &dyn Payload, _: usize, _: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        _: &abi::session::Rings,
+        _: u64,
+        _: &dyn Payload,
+        _: usize,
+        _: usize,
+    ) -> bool {
         true
     }
 
@@ -135,6 +143,7 @@ impl Net {
         let side = |n: u8| {
             let config = Config {
                 secret: [n; 16],
+                memory: tcpd::engine::memory::MemoryConfig::fixed(),
                 ..config.clone()
             };
             Side::new(config, buffer)

@@ -5,6 +5,7 @@ use crate::lang::duration;
 use abi::config::EcnMode;
 use tcpd::engine::Config;
 use tcpd::engine::congestion::Algorithm;
+use tcpd::engine::memory::MemoryConfig;
 
 /// Parameters of a scenario beside the engine's.
 #[derive(Debug, Clone)]
@@ -27,6 +28,7 @@ impl Default for Setup {
             max_gso: 0,
             ecn: EcnMode::Off,
             congestion: Algorithm::NewReno,
+            memory: MemoryConfig::fixed(),
             ..Config::default()
         };
         Self {

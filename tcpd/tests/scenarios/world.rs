@@ -29,7 +29,15 @@ pub(crate) struct Memory {
 }
 
 impl Buffers for Memory {
-    fn place(&mut self, _: SocketRef, at: u64, _: &dyn Payload, _: usize, len: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        _: &abi::session::Rings,
+        at: u64,
+        _: &dyn Payload,
+        _: usize,
+        len: usize,
+    ) -> bool {
         if !self.refuse {
             self.placed.push((at, at + len as u64));
         }

@@ -1,6 +1,7 @@
 //! A bench for one connection: the test is the peer.
 
 use abi::Endpoint;
+use abi::session::Rings;
 use abi::session::SockOpt;
 use arrayvec::ArrayVec;
 use tcpd::engine::congestion::Algorithm;
@@ -123,7 +124,15 @@ pub(crate) struct Placed {
 }
 
 impl Buffers for Placed {
-    fn place(&mut self, _: SocketRef, position: u64, _: &dyn Payload, _: usize, n: usize) -> bool {
+    fn place(
+        &mut self,
+        _: SocketRef,
+        _: &Rings,
+        position: u64,
+        _: &dyn Payload,
+        _: usize,
+        n: usize,
+    ) -> bool {
         if !self.refuse {
             self.ranges.push((position, n));
         }

@@ -11,7 +11,7 @@ fn senseless_records_are_refused() {
     let id = b.id;
     let config = b.engine.config().clone();
     let mut broken = vec![good; 6];
-    broken[0].layout = 9;
+    broken[0].layout = 999;
     broken[1].state = 77;
     broken[2].snd_una = broken[2].snd_nxt + 1;
     broken[3].consumed = 1;

@@ -3,7 +3,7 @@
 
 use crate::script::{End, Script, first_options, random_option};
 use abi::Nanos;
-use abi::session::SockOpt;
+use abi::session::{Ring, SockOpt};
 use fastrand::Rng;
 use tcpd::engine::{AppWords, ConnId, State, Tcb};
 
@@ -20,32 +20,49 @@ pub(crate) fn pattern(key: u64, position: u64) -> u8 {
     word(key, position >> 3)[(position & 7) as usize]
 }
 
-/// Copies stream `key` from `position` on into a ring.
-pub(crate) fn fill(ring: &mut [u8], key: u64, position: u64, len: u64) {
-    let size = ring.len();
-    let mut at = position;
-    while at < position + len {
-        let bytes = word(key, at >> 3);
-        let upto = ((at | 7) + 1).min(position + len);
-        for p in at..upto {
-            ring[p as usize % size] = bytes[(p & 7) as usize];
+/// The pieces of a buffer that hold `len` bytes from `position` on.
+pub(crate) fn pieces(
+    ring: &Ring,
+    position: u64,
+    len: u64,
+) -> impl Iterator<Item = (u64, usize, usize)> {
+    let (ring, end, mut at) = (*ring, position + len, position);
+    std::iter::from_fn(move || {
+        let from = at;
+        if from >= end {
+            return None;
         }
-        at = upto;
+        let piece = ring.stretch(from).expect("the ring knows no place");
+        let len = piece.len.min(end - from);
+        at += len;
+        Some((from, piece.at as usize, len as usize))
+    })
+}
+
+/// Copies stream `key` from `position` on into a ring.
+pub(crate) fn fill(memory: &mut [u8], ring: &Ring, key: u64, position: u64, len: u64) {
+    for (from, start, len) in pieces(ring, position, len) {
+        let mut bytes = word(key, from >> 3);
+        for (p, byte) in (from..).zip(&mut memory[start..start + len]) {
+            if p & 7 == 0 {
+                bytes = word(key, p >> 3);
+            }
+            *byte = bytes[(p & 7) as usize];
+        }
     }
 }
 
 /// Compares the same.
-pub(crate) fn check(ring: &[u8], key: u64, position: u64, len: u64) {
-    let size = ring.len();
-    let mut at = position;
-    while at < position + len {
-        let bytes = word(key, at >> 3);
-        let upto = ((at | 7) + 1).min(position + len);
-        for p in at..upto {
-            let (got, wanted) = (ring[p as usize % size], bytes[(p & 7) as usize]);
+pub(crate) fn check(memory: &[u8], ring: &Ring, key: u64, position: u64, len: u64) {
+    for (from, start, len) in pieces(ring, position, len) {
+        let mut bytes = word(key, from >> 3);
+        for (p, &got) in (from..).zip(&memory[start..start + len]) {
+            if p & 7 == 0 {
+                bytes = word(key, p >> 3);
+            }
+            let wanted = bytes[(p & 7) as usize];
             assert!(got == wanted, "wrong byte {p}: {got}, not {wanted}");
         }
-        at = upto;
     }
 }
 
@@ -162,7 +179,7 @@ impl App {
             return None;
         }
         let unread = record.received_upto() > self.words.consumed;
-        let space = record.acked_upto() + memory.tx.len() as u64 > self.words.written;
+        let space = record.write_limit() > self.words.written;
         let more = self.script.may_write(self.words.consumed) > self.words.written;
         let busy = unread || (space && more) || !self.words.accepted;
         busy.then(|| now + self.rng.u64(1_000..self.script.habits.pause))
@@ -197,7 +214,7 @@ impl App {
         );
         self.failed = Some(record.error);
         let left = record.received_upto() - self.words.consumed;
-        self.take(left, memory);
+        self.take(left, record, memory);
         self.close();
     }
 
@@ -215,9 +232,10 @@ impl App {
         self.words.consumed == self.script.receive.total
     }
 
-    fn take(&mut self, n: u64, memory: &Memory) {
+    fn take(&mut self, n: u64, record: &Tcb, memory: &Memory) {
         let stream = self.script.receive;
-        check(&memory.rx, stream.key, self.words.consumed, n);
+        let ring = &record.memory.rings.rx;
+        check(&memory.rx, ring, stream.key, self.words.consumed, n);
         self.words.consumed += n;
         assert!(self.words.consumed <= stream.total, "more than was sent");
     }
@@ -229,7 +247,7 @@ impl App {
             1 => available.min(self.rng.u64(0..100)),
             _ => self.rng.u64(0..=available),
         };
-        self.take(n, memory);
+        self.take(n, record, memory);
         if record.peer_finished() && !self.script.tolerant {
             let total = self.script.receive.total;
             assert_eq!(record.received_upto(), total, "early end");
@@ -237,7 +255,7 @@ impl App {
     }
 
     fn write(&mut self, record: &Tcb, memory: &mut Memory) {
-        let space = record.acked_upto() + memory.tx.len() as u64 - self.words.written;
+        let space = record.write_limit() - self.words.written;
         let limit = self.script.may_write(self.words.consumed);
         let most = space.min(limit.saturating_sub(self.words.written));
         let n = match self.piece() {
@@ -246,7 +264,8 @@ impl App {
             _ => self.rng.u64(0..=most),
         };
         let key = self.script.send.key;
-        fill(&mut memory.tx, key, self.words.written, n);
+        let ring = &record.memory.rings.tx;
+        fill(&mut memory.tx, ring, key, self.words.written, n);
         self.words.written += n;
         if n > 0 && self.script.habits.options && self.rng.u8(..30) == 0 {
             self.words.urgent = self.words.written;

@@ -1,7 +1,7 @@
 //! One machine: an engine, its committed records, the memory of its sockets, its applications;
 //! and a shell that does what tcpd's process does, crashes included.
 
-use crate::app::App;
+use crate::app::{App, pieces};
 use crate::invariants::History;
 use crate::memory::Memories;
 use crate::packet::{Packet, merge_received};
@@ -151,6 +151,8 @@ impl Host {
         }
         self.engine.on_timer(now);
         let options = self.show_words(now);
+        self.give_windows(now);
+        self.engine.trim_idle(now);
         self.engine.output(now, self.plan.budget);
         let dies = self.kills < MOST_KILLS && self.rng.f64() < self.plan.kill;
         let crash = dies.then(|| self.rng.u8(..7));
@@ -251,6 +253,15 @@ impl Host {
         set
     }
 
+    /// Everybody who outgrows the base gets the rest of its memory.
+    fn give_windows(&mut self, now: Nanos) {
+        let mut wanting = Vec::new();
+        self.engine.take_wanting(&mut wanting);
+        for id in wanting {
+            self.engine.give_window(now, id, 1);
+        }
+    }
+
     fn commit(&mut self, dirty: &[ConnId]) {
         let queued = self.engine.wants_output();
         for &id in dirty {
@@ -277,11 +288,12 @@ impl Host {
                 let Some(memory) = self.memories.sockets.get(&p.owner.slot) else {
                     continue;
                 };
-                let size = memory.tx.len();
-                let at = p.position as usize % size;
-                let first = (p.len as usize).min(size - at);
-                payload.extend_from_slice(&memory.tx[at..at + first]);
-                payload.extend_from_slice(&memory.tx[..p.len as usize - first]);
+                let Some(record) = segment.id.and_then(|id| self.engine.record(id)) else {
+                    continue;
+                };
+                for (_, at, len) in pieces(&record.memory.rings.tx, p.position, p.len.into()) {
+                    payload.extend_from_slice(&memory.tx[at..at + len]);
+                }
             }
             cut(segment, &payload, &mut self.rng, &mut out);
         }

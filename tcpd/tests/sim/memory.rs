@@ -1,6 +1,7 @@
 //! The memory of a host's sockets, and payload in the hand of the engine.
 
-use crate::app::Memory;
+use crate::app::{Memory, pieces};
+use abi::session::Rings;
 use std::collections::BTreeMap;
 use tcpd::engine::{Buffers, ConnId, Payload, SocketRef};
 
@@ -32,6 +33,7 @@ impl Buffers for Memories {
     fn place(
         &mut self,
         owner: SocketRef,
+        rings: &Rings,
         position: u64,
         payload: &dyn Payload,
         offset: usize,
@@ -40,12 +42,11 @@ impl Buffers for Memories {
         let Some(memory) = self.sockets.get_mut(&owner.slot) else {
             return false;
         };
-        let size = memory.rx.len();
-        assert!(len <= size);
-        let at = position as usize % size;
-        let first = len.min(size - at);
-        assert!(payload.copy_to(offset, &mut memory.rx[at..at + first]));
-        assert!(payload.copy_to(offset + first, &mut memory.rx[..len - first]));
+        let mut offset = offset;
+        for (_, at, len) in pieces(&rings.rx, position, len as u64) {
+            assert!(payload.copy_to(offset, &mut memory.rx[at..at + len]));
+            offset += len;
+        }
         true
     }
 

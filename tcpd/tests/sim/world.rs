@@ -15,6 +15,7 @@ use abi::{Endpoint, Nanos};
 use fastrand::Rng;
 use std::cell::Cell;
 use std::rc::Rc;
+use tcpd::engine::memory::MemoryConfig;
 use tcpd::engine::{Config, Tcb};
 
 /// When a run begins.
@@ -102,6 +103,21 @@ pub(crate) fn endpoint(v6: bool, host: u8, port: u16) -> Endpoint {
     }
 }
 
+/// On every other host buffers begin with two pages and grow while the connections go on.
+fn memory(plan: &HostPlan) -> MemoryConfig {
+    let usual = MemoryConfig::default();
+    if plan.buffers.0 <= plan.buffers.1 {
+        return usual;
+    }
+    MemoryConfig {
+        rmem: [2_048, 8_192, 8 << 20],
+        wmem: [2_048, 8_192, 8 << 20],
+        base: 8_192,
+        idle: 1_000_000_000,
+        ..usual
+    }
+}
+
 fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
     let usual = Config::default();
     Config {
@@ -118,6 +134,7 @@ fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
         mtu_probing: plan.mtu_probing,
         congestion: plan.congestion,
         max_syn_backlog: plan.syn_backlog,
+        memory: memory(plan),
         ..usual
     }
 }

@@ -4,7 +4,10 @@
 pub const SESSION_MAGIC: u64 = u64::from_le_bytes(*b"STRATA-S");
 
 /// Sockets a session memory can hold; an application that wants more opens another session.
-pub const MAX_SOCKETS: u32 = 4096;
+pub const MAX_SOCKETS: u32 = 16_384;
+
+/// Windows (see [`super::Rings::window`]) a session memory can have.
+pub const MAX_WINDOWS: u32 = 4096;
 
 /// Where the control blocks start.
 pub const CONTROL_OFFSET: usize = 4096;
@@ -20,18 +23,23 @@ pub mod header {
     pub const VERSION: usize = 8;
     /// u32: number of sockets.
     pub const SOCKETS: usize = 12;
-    /// u32: capacity of each send buffer, a power of two of at least a page.
+    /// u32: most that a send buffer can grow to, a power of two of at least a page.
     pub const TX_CAPACITY: usize = 16;
-    /// u32: capacity of each receive buffer, likewise.
+    /// u32: most that a receive buffer can grow to, likewise.
     pub const RX_CAPACITY: usize = 20;
+    /// u32: bytes of either buffer that every socket has to itself, likewise; what is above lies
+    /// in windows. Datagram sockets have all of it.
+    pub const BASE: usize = 24;
+    /// u32: number of windows.
+    pub const WINDOWS: usize = 28;
     /// u64, application: number of the last request; in shared memory, so that processes that
     /// share a session across `fork` number their requests together. Numbers may be left out.
     pub const LAST_REQUEST: usize = 32;
     /// u32: 1 while the transport sleeps and wants its doorbell rung. Written by the transport.
     pub const ARMED: usize = 64;
-    /// u64: one bit for each word of the bitmap that is not zero. Both write.
+    /// u64 x 4: one bit for each word of the bitmap that is not zero. Both write.
     pub const DIRTY_SUMMARY: usize = 128;
-    /// u64 x 64: one bit a socket whose words the application changed. Both write.
+    /// u64 x 256: one bit a socket whose words the application changed. Both write.
     pub const DIRTY: usize = 192;
 }
 
@@ -52,6 +60,8 @@ pub mod control {
     pub const TX_URGENT: usize = 24;
     /// u64, application: the `RX_URGENT` whose byte it has taken out of band last.
     pub const OOB_TAKEN: usize = 32;
+    /// u32, shared: see [`super::busy`].
+    pub const TX_BUSY: usize = 40;
 
     /// u32, shared: 1 while a readiness token may be in the shadow fd. The transport publishes
     /// (data, FIN, error), fences (SeqCst), swaps 1 in and writes a byte only if it was 0 (and
@@ -87,9 +97,9 @@ pub mod control {
     pub const ERROR_SEQ: usize = 152;
     /// u32, transport: which use of the slot this is; a stale descriptor compares it.
     pub const INCARNATION: usize = 156;
-    /// u32, transport: send capacity in use (at most the header's).
+    /// u32, transport: bytes that may be in the send buffer, if its ring allows as many.
     pub const TX_LIMIT: usize = 160;
-    /// u32, transport: receive capacity in use (at most the header's).
+    /// u32, transport: bytes that may be in the receive buffer, likewise.
     pub const RX_LIMIT: usize = 164;
     /// u32, transport: [`super::event`] bits.
     pub const EVENTS: usize = 168;
@@ -101,6 +111,27 @@ pub mod control {
     pub const RX_OOB: usize = 184;
     /// u64, transport: an earlier `RX_URGENT` whose byte is left out when reading comes to it.
     pub const RX_LOST: usize = 192;
+    /// u64 x 2, transport: the send buffer's [`super::Ring`]. Load positions first, these then:
+    /// they are published before any position that depends on them.
+    pub const TX_RING: usize = 200;
+    /// u64 x 2, transport: the receive buffer's.
+    pub const RX_RING: usize = 216;
+    /// u32, transport: [`super::Rings::window`]; published before the rings that need it.
+    pub const WINDOW: usize = 232;
+}
+
+/// How the pages of an empty send buffer are given back while the application may be about to
+/// write there.
+///
+/// Who writes into the send buffer adds 1 to [`control::TX_BUSY`] before the first byte and takes
+/// it away after the last position is published. The transport swaps 0 for [`busy::TRIM`], finds
+/// the buffer still empty, gives the pages back, takes the mark away and makes the descriptor
+/// writable. Who finds the mark when he comes takes his 1 away again and does as if the buffer
+/// were full. A transport that dies in between leaves the mark; its successor takes it away. An
+/// application that dies in between leaves its 1: the pages stay until the socket is closed.
+pub mod busy {
+    /// The transport is giving pages back.
+    pub const TRIM: u32 = 1 << 31;
 }
 
 /// Shutdown bits.

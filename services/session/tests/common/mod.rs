@@ -49,6 +49,8 @@ impl World {
             sockets: 512,
             tx_capacity: 4096,
             rx_capacity: 4096,
+            base: 4096,
+            windows: 0,
             ..Params::tcp(ServiceId(5))
         };
         Self {

@@ -1,50 +1,27 @@
 //! Session memory: the buffers and words of one application's sockets. Layout in
 //! [`abi::session`].
 //!
-//! Both sides use this type. What the other side may write is loaded once; the caller validates
+//! Both buffers use this type. What the other buffer may write is loaded once; the caller validates
 //! positions against what it knows (its committed record, or its own position).
 
 use crate::dirty::Dirty;
 use crate::error::ShmError;
 use crate::mapped::mapping::{self, Mapping};
+use crate::mapped::session_layout::SessionLayout;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use abi::session::{CONTROL_OFFSET, CONTROL_SIZE, MAX_SOCKETS, SESSION_MAGIC, header};
+use abi::session::{
+    CONTROL_OFFSET, CONTROL_SIZE, MAX_SOCKETS, Ring, Rings, SESSION_MAGIC, control, header,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// Sizes of a session memory.
+/// Which of a socket's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionLayout {
-    /// Sockets.
-    pub sockets: u32,
-    /// Capacity of each send buffer, a power of two of at least a page.
-    pub tx_capacity: u32,
-    /// Capacity of each receive buffer, likewise.
-    pub rx_capacity: u32,
-}
-
-impl SessionLayout {
-    const fn buffers_offset(&self) -> usize {
-        (CONTROL_OFFSET + self.sockets as usize * CONTROL_SIZE).next_multiple_of(4096)
-    }
-
-    /// Bytes of the memfd (sparse).
-    #[must_use]
-    pub const fn size(&self) -> usize {
-        self.buffers_offset()
-            + self.sockets as usize * (self.tx_capacity as usize + self.rx_capacity as usize)
-    }
-
-    fn check(&self) -> Result<(), ShmError> {
-        let fits = |c: u32| c.is_power_of_two() && (4096..=1 << 26).contains(&c);
-        if self.sockets == 0 || self.sockets > MAX_SOCKETS {
-            return Err(ShmError::BadLayout("number of sockets of a session"));
-        }
-        if !fits(self.tx_capacity) || !fits(self.rx_capacity) {
-            return Err(ShmError::BadLayout("buffer sizes of a session"));
-        }
-        Ok(())
-    }
+pub enum Buffer {
+    /// The send buffer.
+    Tx,
+    /// The receive buffer.
+    Rx,
 }
 
 /// Makes a session memory.
@@ -60,6 +37,8 @@ pub fn create(name: &str, layout: SessionLayout) -> Result<OwnedFd, ShmError> {
         (header::SOCKETS, layout.sockets),
         (header::TX_CAPACITY, layout.tx_capacity),
         (header::RX_CAPACITY, layout.rx_capacity),
+        (header::BASE, layout.base),
+        (header::WINDOWS, layout.windows),
         (header::ARMED, 1),
     ];
     for (offset, value) in words {
@@ -112,6 +91,8 @@ impl SessionMemory {
             sockets: word(header::SOCKETS),
             tx_capacity: word(header::TX_CAPACITY),
             rx_capacity: word(header::RX_CAPACITY),
+            base: word(header::BASE),
+            windows: word(header::WINDOWS),
         };
         Self::with(map, layout)
     }
@@ -167,55 +148,130 @@ impl SessionMemory {
             .then(|| CONTROL_OFFSET + slot as usize * CONTROL_SIZE + word)
     }
 
-    /// Offset in the mapping of a socket's send buffer.
+    /// Offset in the mapping of the part of its send buffer that a socket has for itself.
     #[must_use]
     pub fn tx_offset(&self, slot: u32) -> Option<usize> {
-        let each = self.layout.tx_capacity as usize + self.layout.rx_capacity as usize;
+        let each = self.layout.tx_base() as usize + self.layout.rx_base() as usize;
         (slot < self.layout.sockets).then(|| self.layout.buffers_offset() + slot as usize * each)
     }
 
-    /// Offset in the mapping of a socket's receive buffer.
+    /// Likewise of its receive buffer.
     #[must_use]
     pub fn rx_offset(&self, slot: u32) -> Option<usize> {
         self.tx_offset(slot)
-            .map(|o| o + self.layout.tx_capacity as usize)
+            .map(|o| o + self.layout.tx_base() as usize)
     }
 
-    /// Up to two runs (offset in the mapping, length) that hold `len` bytes of the send buffer
-    /// from `position` on; none when `len` exceeds the capacity.
+    /// Offset in the mapping of a window; `number` counts from 1, as in
+    /// [`abi::session::Rings::window`].
     #[must_use]
-    pub fn tx_runs(&self, slot: u32, position: u64, len: usize) -> Option<[(usize, usize); 2]> {
-        Self::runs(
-            self.tx_offset(slot)?,
-            self.layout.tx_capacity as usize,
-            position,
-            len,
-        )
+    pub fn window_offset(&self, number: u32) -> Option<usize> {
+        let index = number.checked_sub(1).filter(|&i| i < self.layout.windows)?;
+        Some(self.layout.windows_offset() + index as usize * self.layout.window_size())
     }
 
-    /// Likewise of the receive buffer.
+    /// The piece of the mapping (offset, length) that begins with a socket's byte at `position`;
+    /// none when there is no such slot or window, or the ring knows no place for it.
     #[must_use]
-    pub fn rx_runs(&self, slot: u32, position: u64, len: usize) -> Option<[(usize, usize); 2]> {
-        Self::runs(
-            self.rx_offset(slot)?,
-            self.layout.rx_capacity as usize,
-            position,
-            len,
-        )
-    }
-
-    fn runs(
-        base: usize,
-        capacity: usize,
+    pub fn piece(
+        &self,
+        slot: u32,
+        buffer: Buffer,
+        rings: &Rings,
         position: u64,
-        len: usize,
-    ) -> Option<[(usize, usize); 2]> {
-        if len > capacity {
+    ) -> Option<(usize, usize)> {
+        let layout = &self.layout;
+        let (ring, base, capacity, start) = match buffer {
+            Buffer::Tx => (
+                &rings.tx,
+                layout.tx_base(),
+                layout.tx_capacity,
+                self.tx_offset(slot)?,
+            ),
+            Buffer::Rx => (
+                &rings.rx,
+                layout.rx_base(),
+                layout.rx_capacity,
+                self.rx_offset(slot)?,
+            ),
+        };
+        let stretch = ring.stretch(position)?;
+        let at = usize::try_from(stretch.at).ok()?;
+        let len = usize::try_from(stretch.len).ok()?;
+        let (base, capacity) = (base as usize, capacity as usize);
+        if at < base {
+            return Some((start + at, len.min(base - at)));
+        }
+        if at + len > capacity {
             return None;
         }
-        let at = usize::try_from(position & (capacity as u64 - 1)).ok()?;
-        let first = len.min(capacity - at);
-        Some([(base + at, first), (base, len - first)])
+        let window = self.window_offset(rings.window)?;
+        let skip = match buffer {
+            Buffer::Tx => 0,
+            Buffer::Rx => (layout.tx_capacity - layout.tx_base()) as usize,
+        };
+        Some((window + skip + at - base, len))
+    }
+
+    /// Calls `each` with the pieces that hold `len` bytes of a buffer from `position` on, in
+    /// order. False when one is not there or `each` says so.
+    #[must_use]
+    pub fn pieces(
+        &self,
+        slot: u32,
+        buffer: Buffer,
+        rings: &Rings,
+        mut position: u64,
+        mut len: usize,
+        mut each: impl FnMut(usize, usize) -> bool,
+    ) -> bool {
+        while len > 0 {
+            let Some((at, n)) = self.piece(slot, buffer, rings, position) else {
+                return false;
+            };
+            let n = n.min(len);
+            if n == 0 || !each(at, n) {
+                return false;
+            }
+            position = position.wrapping_add(n as u64);
+            len -= n;
+        }
+        true
+    }
+
+    /// The rings as published. Load the positions that they are wanted for before.
+    #[must_use]
+    pub fn rings(&self, slot: u32) -> Rings {
+        let load = |word| {
+            self.u64(slot, word)
+                .map_or(0, |w| w.load(Ordering::Acquire))
+        };
+        let ring = |word| Ring::from_words([load(word), load(word + 8)]);
+        Rings {
+            tx: ring(control::TX_RING),
+            rx: ring(control::RX_RING),
+            window: self
+                .u32(slot, control::WINDOW)
+                .map_or(0, |w| w.load(Ordering::Acquire)),
+            reserved: 0,
+        }
+    }
+
+    /// Transport: publishes the rings of its committed record. Follow with the positions that
+    /// need them.
+    pub fn set_rings(&self, slot: u32, rings: &Rings) {
+        if let Some(w) = self.u32(slot, control::WINDOW) {
+            // Release: what the window held before is gone.
+            w.store(rings.window, Ordering::Release);
+        }
+        for (word, ring) in [(control::TX_RING, &rings.tx), (control::RX_RING, &rings.rx)] {
+            for (at, value) in [word, word + 8].into_iter().zip(ring.words()) {
+                if let Some(w) = self.u64(slot, at) {
+                    // Release: pairs with the Acquire of `rings`.
+                    w.store(value, Ordering::Release);
+                }
+            }
+        }
     }
 
     /// Application: says that a socket's words changed; answers whether the transport's doorbell
@@ -227,7 +283,9 @@ impl SessionMemory {
 
     fn dirty(&self) -> Option<Dirty<'_>> {
         Some(Dirty {
-            summary: self.map.u64_at(header::DIRTY_SUMMARY)?,
+            summary: self
+                .map
+                .u64s_at(header::DIRTY_SUMMARY, MAX_SOCKETS as usize / (64 * 64))?,
             bits: self.map.u64s_at(header::DIRTY, MAX_SOCKETS as usize / 64)?,
             armed: self.map.u32_at(header::ARMED)?,
         })

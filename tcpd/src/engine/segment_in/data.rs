@@ -69,7 +69,7 @@ impl Conn {
                 ctx.stats.duplicate_bytes += end - start;
                 return;
             }
-            if !tcb.reassembly.has_room(nxt, start, end) {
+            if self.rt.memory.exhausted || !tcb.reassembly.has_room(nxt, start, end) {
                 ctx.stats.no_room += 1;
                 return;
             }
@@ -77,9 +77,14 @@ impl Conn {
         // Both lengths are at most a segment's payload.
         let offset = (start - segment.data) as usize;
         let len = (end - start) as usize;
-        let placed =
-            sink.buffers
-                .place(tcb.owner, stream_position(start), sink.payload, offset, len);
+        let placed = sink.buffers.place(
+            tcb.owner,
+            &tcb.memory.rings,
+            stream_position(start),
+            sink.payload,
+            offset,
+            len,
+        );
         if !placed {
             ctx.stats.no_room += 1;
             return;
@@ -93,6 +98,7 @@ impl Conn {
         let had_gaps = !tcb.reassembly.is_empty();
         tcb.rcv_nxt = tcb.reassembly.advance(nxt, end);
         self.notice_received(ctx);
+        self.time_window(segment.repr.options.timestamps.map(|ts| ts.tsecr), ctx.now);
         if had_gaps {
             // RFC 5681 4.2: at once also when a gap is filled, in part or whole.
             self.rt.ack_now = true;

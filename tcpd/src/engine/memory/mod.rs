@@ -1,0 +1,62 @@
+//! Memory of the sockets: how large buffers are, and what they all take together.
+//!
+//! ```text
+//!   measured per round trip            a socket                       all sockets
+//!   receive: what was read    ->  rcv_buf  -> receive ring  \
+//!   send:    congestion window -> snd_buf  -> send ring     /->  charge -> session -> total
+//!                                     ^                                        |
+//!                                     +------- no growth, small windows <- pressure
+//! ```
+//!
+//! - [`receive`] measures what the application takes in a round trip, and wants twice as much of
+//!   a buffer; [`send`] wants twice the congestion window.
+//! - [`grow`] changes the rings' sizes ([`abi::session::Ring`]), as far as [`account`] allows.
+//! - [`account`] knows how many pages each socket can have touched, and the sums.
+//! - [`idle`] finds sockets whose pages can be given back.
+//!
+//! What positions and the window depend on is in the record ([`MemoryRecord`]). Measurements and
+//! sums are volatile: after a restart the first are taken anew, the second are computed from the
+//! records, as if nothing had ever been given back.
+//!
+//! A received segment takes its bytes and nothing else (the payload goes to its place in the
+//! ring), so tiny segments need no special care, unlike where each keeps a buffer of its own.
+
+mod account;
+mod config;
+mod grow;
+mod idle;
+mod receive;
+mod record;
+mod send;
+
+pub use account::MemoryUse;
+pub use config::{Limits, MemoryConfig};
+pub use record::{MemoryRecord, RING_BASE, lock};
+
+pub(crate) use account::Account;
+pub(crate) use receive::Measure;
+
+use abi::Nanos;
+
+/// What a socket has beside its record; volatile.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryState {
+    /// Receive side's measurement.
+    pub(crate) measure: Measure,
+    /// Receive buffer that the measurement asks for.
+    pub(crate) want_rcv: u32,
+    /// Pages that it can have touched, in bytes, as the account knows it.
+    charged: u64,
+    /// The session that it is charged to.
+    region: u32,
+    /// Stream positions (written, received) at which its pages were last given back.
+    trimmed: (u64, u64),
+    /// In the list of sockets that have pages.
+    listed: bool,
+    /// Waits for a window.
+    wanting: bool,
+    /// When its application last wrote or read something.
+    pub(crate) touched_at: Nanos,
+    /// All memory is used up: nothing is taken that was not asked for.
+    pub(crate) exhausted: bool,
+}
