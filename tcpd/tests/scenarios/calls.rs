@@ -355,7 +355,7 @@ impl Run {
             Call::Output(budget) => {
                 self.world().engine.output(now, *budget);
                 let out = self.world().commit()?;
-                self.collect(out);
+                self.collect(out)?;
                 Ok(())
             }
             Call::Wait => Ok(()),

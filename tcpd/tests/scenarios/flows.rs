@@ -29,6 +29,8 @@ pub(crate) struct Flow {
     pub(crate) previous_iss: u32,
     /// The peer's.
     pub(crate) irs: u32,
+    /// Right edge of the window that the engine last offered.
+    edge: Option<u32>,
 }
 
 /// A segment that the engine let out.
@@ -67,7 +69,42 @@ impl Flow {
             iss: 0,
             previous_iss: 0,
             irs: PEER_ISN,
+            edge: None,
         }
+    }
+
+    /// Checks what holds for every segment: payload is the stream's at its place, and the edge of
+    /// the window does not move back (RFC 9293 3.8.6) by more than its scale rounds.
+    pub(crate) fn sound(&mut self, seg: &SegmentOut, scale: u8) -> Result<(), String> {
+        let r = &seg.repr;
+        let syn = r.flags.contains(Flags::SYN);
+        if let Some(payload) = seg.payload {
+            let first = r.seq.0.wrapping_add(u32::from(syn));
+            if first.wrapping_sub(self.iss).wrapping_sub(1) != payload.position as u32 {
+                return Err(format!(
+                    "position {} is not what stands there",
+                    payload.position
+                ));
+            }
+        }
+        if syn {
+            self.edge = None;
+        }
+        if !r.flags.contains(Flags::ACK) || r.flags.contains(Flags::RST) || seg.id.is_none() {
+            return Ok(());
+        }
+        let scale = if syn { 0 } else { scale };
+        let edge = r.ack.0.wrapping_add(u32::from(r.window) << scale);
+        let back = self
+            .edge
+            .map_or(0, |old| old.wrapping_sub(edge).cast_signed());
+        if back >= 1 << scale {
+            return Err(format!("the edge of the window moved back by {back}"));
+        }
+        if back <= 0 {
+            self.edge = Some(edge);
+        }
+        Ok(())
     }
 
     /// The header of a segment of the peer's.

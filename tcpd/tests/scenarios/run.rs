@@ -384,14 +384,16 @@ impl Run {
     pub(crate) fn end_batch(&mut self) -> Result<(), String> {
         self.record(Op::End { budget: 255 });
         let out = self.world().end_batch()?;
-        self.collect(out);
-        Ok(())
+        self.collect(out)
     }
 
     /// Segments let out go to their flows.
-    pub(crate) fn collect(&mut self, out: Vec<tcpd::engine::SegmentOut>) {
+    pub(crate) fn collect(&mut self, out: Vec<tcpd::engine::SegmentOut>) -> Result<(), String> {
+        let mut wrong = Ok(());
         for seg in out {
             let at = self.world().now;
+            let record = seg.id.and_then(|id| self.world().engine.record(id));
+            let scale = record.map_or(0, |tcb| tcb.negotiated.rcv_scale);
             let found = self
                 .flows
                 .iter_mut()
@@ -402,6 +404,7 @@ impl Run {
                         flow.previous_iss = flow.iss;
                         flow.iss = seg.repr.seq.0;
                     }
+                    wrong = wrong.and(flow.sound(&seg, scale));
                     let len = seg.payload.map_or(0, |p| p.len);
                     let text = flow.text(&seg.repr, len, seg.gso_size, true);
                     (name.clone(), format!("{name}> {text}"))
@@ -419,6 +422,7 @@ impl Run {
                 text,
             });
         }
+        wrong
     }
 
     /// The last sent and not yet expected, for the lines that stand for several.

@@ -7,7 +7,7 @@ use crate::engine::ecn::ECT_0;
 use crate::engine::events::SegmentMeta;
 use crate::engine::listen::stray_len;
 use crate::engine::options::{self, SackBlocks};
-use crate::engine::seq::{Offset, SYN_OFFSET, clamp, stream_position, to_wire};
+use crate::engine::seq::{DATA_OFFSET, Offset, SYN_OFFSET, clamp, stream_position, to_wire};
 use crate::engine::state::State;
 use crate::engine::tcb::Tcb;
 use crate::engine::timers::Timer;
@@ -227,8 +227,10 @@ fn syn_header(tcb: &Tcb, reply: bool, ctx: &Ctx<'_>) -> Repr {
             SeqNumber(0)
         },
         flags,
-        // RFC 7323 2.2: the window of a SYN is never scaled.
-        window: u16::try_from(tcb.opts.rcv_buf).unwrap_or(u16::MAX),
+        // RFC 7323 2.2: the window of a SYN is never scaled. Data that came with the peer's SYN
+        // takes its part of the buffer (RFC 9293 3.8.6: the edge must not move back later).
+        window: u16::try_from(tcb.rcv_limit().saturating_sub(tcb.rcv_nxt.max(DATA_OFFSET)))
+            .unwrap_or(u16::MAX),
         urgent: 0,
         options: Options {
             fast_open: tcb.sends_fast_open().then(|| tcb.opening.option()),
@@ -247,6 +249,7 @@ pub(super) fn syn(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let repr = syn_header(tcb, reply, ctx);
     tcb.last_sent_at = ctx.now;
     if reply {
+        tcb.rcv_adv = tcb.rcv_adv.max(tcb.rcv_nxt + u64::from(repr.window));
         tcb.last_ack_sent = tcb.rcv_nxt;
         tcb.unacked_segs = 0;
         tcb.deadlines.stop(Timer::DelayedAck);
