@@ -38,6 +38,7 @@
 //! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
 //! | 4987 3.6 | cookies or a queue | a queue, cookies when it is full (one more than the backlog); none while the accept queue is full | as Linux |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
+//! | 8985 7.3 | a tail loss probe is one segment, and none is sent in recovery | two of new data; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
 //! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
 //! | 7323 2.4 | the window's edge never moves back | by less than one unit of the scale, when the buffer is all but full | there is no room to round up into; what was offered is still taken |

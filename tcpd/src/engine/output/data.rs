@@ -64,6 +64,8 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
         let first = conn.tcb.recovery.phase() == Phase::Recovery && start == conn.tcb.snd_una;
         if first || !conn.tcb.deadlines.is_armed(Timer::Retransmit) {
             arm_retransmit(&mut conn.tcb, ctx);
+        } else {
+            super::arm_tail_probe(&mut conn.tcb, ctx);
         }
     }
     if limited {

@@ -79,19 +79,20 @@ pub(crate) fn arm_retransmit(tcb: &mut Tcb, ctx: &Ctx<'_>) {
     arm_tail_probe(tcb, ctx);
 }
 
-/// RFC 8985 7.2: in normal operation, two round-trip times after the last news, the end of the
-/// flight is probed, so that the loss of a tail shows without a timeout. In recovery it stays
-/// as it is: only a restore sets it then.
+/// RFC 8985 7.2: two round-trip times after the last news, the end of the flight is probed, so
+/// that the loss of a tail shows without a timeout; in recovery too (see [`probe`]). After a
+/// timeout the probe stays as it is: only a restore sets it then.
 pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
-    if tcb.recovery.phase() != Phase::Open {
+    let phase = tcb.recovery.phase();
+    if phase == Phase::Loss {
         return;
     }
     tcb.deadlines.stop(Timer::TailProbe);
-    // What was selectively acknowledged has set the reordering timer.
+    // Outside of recovery, what was selectively acknowledged has set the reordering timer.
     if tcb.rtt.srtt == 0
         || tcb.rtt.backoff > 0
         || tcb.recovery.probe_end != 0
-        || tcb.recovery.sacked > 0
+        || (phase == Phase::Open && tcb.recovery.sacked > 0)
         || tcb.flight() == 0
         || !tcb.negotiated.has(super::options::flag::SACK)
     {

@@ -9,11 +9,16 @@ use crate::engine::seq::clamp;
 use crate::engine::tcb::flag;
 use crate::engine::timers::Timer;
 
-/// One segment, whatever the congestion window says: new data if there is any and the peer's
-/// window allows it, else the last one again. Its acknowledgement shows what is lost below.
+/// Whatever the congestion window says: new data if there is any and the peer's window allows it,
+/// else the last segment again. The acknowledgement shows what is lost below.
 ///
-/// After a restore it also goes out in recovery, and to a peer without SACK: that one can only
-/// answer to the first segment.
+/// As in QUIC (RFC 9002 6.2.4) new data is two segments, where there are two: a peer may hold the
+/// acknowledgement of one back for longer than a timeout of ours. And as in QUIC recovery is
+/// probed too: when it falls silent, the first segment leaves once more, because its
+/// retransmission or the acknowledgement of it may be lost with nothing behind it to show it.
+///
+/// After a restore the last segment shows whether it ever left. A peer without SACK is probed
+/// only then, and can only answer to the first segment.
 pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
     let mss = segment_size(conn);
     let restored = core::mem::take(&mut conn.rt.restored);
@@ -22,19 +27,21 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         return;
     }
     let open = tcb.recovery.phase() == Phase::Open;
-    let new = clamp(tcb.data_end().saturating_sub(tcb.snd_nxt)).min(mss);
-    let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
-    let has_new = new > 0 && has_work(tcb) && tcb.state().can_transmit();
-    // One after a restore is to show whether the last segment left at all.
-    let fresh = has_new && !restored && window >= u64::from(new);
-    if fresh {
-        let last = tcb.snd_nxt + u64::from(new) == tcb.data_end();
-        let fin = tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent() && last && window > u64::from(new);
+    // Not on top of an earlier probe.
+    let in_window = tcb.pipe() <= tcb.cc.cwnd;
+    let has_new = open && !restored && in_window && tcb.state().can_transmit() && has_work(tcb);
+    let end = if let Some(new) = new_data(conn, mss).filter(|_| has_new) {
+        let tcb = &conn.tcb;
+        let end = tcb.snd_nxt + u64::from(new);
+        let window = tcb.snd_limit() > end;
+        let fin = tcb.has(flag::FIN_QUEUED) && !tcb.fin_sent() && end == tcb.data_end() && window;
         send_unit(conn, ctx, new, mss, fin);
+        conn.tcb.recovery.probe_is_retrans = 0;
+        conn.tcb.snd_nxt
     } else {
         let sack = tcb.negotiated.has(crate::engine::options::flag::SACK);
         let log = &conn.rt.sent;
-        let hole = if sack {
+        let hole = if sack && (open || restored) {
             log.last_hole(u64::from(mss))
         } else {
             let first = log.first_hole();
@@ -46,13 +53,22 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.sync(&mut conn.rt.sent);
-    }
+        conn.tcb.recovery.probe_is_retrans = 1;
+        end
+    };
     let tcb = &mut conn.tcb;
-    if open {
-        tcb.recovery.probe_end = tcb.snd_nxt;
-        tcb.recovery.probe_is_retrans = u32::from(!fresh);
-    }
+    tcb.recovery.probe_end = end;
     tcb.deadlines.stop(Timer::TailProbe);
     // RFC 8985 7.3: the timeout counts from the probe.
     arm_retransmit(tcb, ctx);
+}
+
+/// Bytes of new data that a probe may carry: all that there are, or whole segments.
+fn new_data(conn: &Conn, mss: u32) -> Option<u32> {
+    let tcb = &conn.tcb;
+    let avail = clamp(tcb.data_end().saturating_sub(tcb.snd_nxt));
+    let window = clamp(tcb.snd_limit().saturating_sub(tcb.snd_nxt));
+    let len = avail.min(window).min(2 * mss);
+    let len = if len == avail { len } else { len - len % mss };
+    Some(len).filter(|&len| len > 0)
 }

@@ -64,7 +64,7 @@ pub struct Recovery {
     pub high_rxt: Offset,
     /// No hole at or above it is lost. Between `high_rxt` and it, all holes are.
     pub loss_point: Offset,
-    /// `snd_nxt` when a tail loss probe left that awaits its answer; 0 for none.
+    /// End of a tail loss probe that awaits its answer; 0 for none.
     pub probe_end: Offset,
     /// `snd_una` when the episode began: duplicates reported above it are its retransmissions'.
     pub undo_point: Offset,

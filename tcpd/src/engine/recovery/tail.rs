@@ -8,7 +8,7 @@ use crate::engine::tcb::Tcb;
 use abi::Nanos;
 
 impl Tcb {
-    /// RFC 8985 7.4.2: whether a tail loss probe repaired a loss, which must be answered once. It
+    /// `probe_end` is where the probe ends. RFC 8985 7.4.2: whether a tail loss probe repaired a loss, which must be answered once. It
     /// did not if it arrived beside the original (the peer says so by a D-SACK or by a second
     /// acknowledgement of the same); it did if later data is acknowledged without that. Returns
     /// whether the duplicate that is reported was the probe.

@@ -67,7 +67,7 @@ impl Conn {
                 self.notice_acked(ctx);
             }
             self.on_fin_acked(ctx);
-        } else if acked.duplicate && self.tcb.deadlines.is_armed(Timer::TailProbe) {
+        } else if acked.duplicate {
             output::arm_tail_probe(&mut self.tcb, ctx);
         }
     }
