@@ -31,6 +31,7 @@
 //! | RFC | says | here | because |
 //! |---|---|---|---|
 //! | 9293 3.8.6.1 | a zero-window probe carries new data | it is empty and just below the window | the answer is the same, no boundary is spoilt |
+//! | 9293 3.8.6.1 | a closed window is probed for as long as the peer answers | not by an orphan: given up after `orphan_retries` probes | nobody waits for it, and memory would be held for ever (as Linux) |
 //! | 9293 3.4.2, 3.6.1 | TIME_WAIT lasts four minutes | one, and less when records run short | timestamps (RFC 6191) and sequence numbers protect the successor |
 //! | 9293 3.10.7.4 | FIN_WAIT_2 waits for ever | a minute, if no application holds the socket | peers vanish |
 //! | 9293 3.7.4 | Nagle holds anything small while data is out | only while something small is out (Minshall) | the end of a large write need not wait |
