@@ -1,6 +1,7 @@
 //! What must be as it was when all traffic has ended.
 
 use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,13 +17,18 @@ const READY: u32 = 2;
 /// Before any traffic.
 #[derive(Debug)]
 pub(super) struct Baseline {
-    descriptors: usize,
+    descriptors: BTreeMap<String, usize>,
+    /// Stored by each layer: a transport's table of sessions.
+    stored: BTreeMap<String, usize>,
 }
 
 impl Baseline {
     pub(super) fn of(lab: &Lab) -> Result<Self> {
+        let status = lab.status()?;
+        let stored = status.daemons.iter().map(|d| (d.name.clone(), d.stored));
         Ok(Self {
-            descriptors: descriptors(&lab.status()?),
+            descriptors: descriptors(&status),
+            stored: stored.collect(),
         })
     }
 
@@ -48,8 +54,11 @@ impl Baseline {
                 0
             };
             ensure!(used <= held, "{used} buffers of {name} are not free");
-            let stored = daemon.stored;
-            ensure!(stored == 0, "{stored} descriptors of {name} are stored");
+            let (stored, before) = (daemon.stored, self.stored.get(name).copied().unwrap_or(0));
+            ensure!(
+                stored <= before,
+                "{stored} descriptors of {name} are stored, {before} before"
+            );
         }
         for layer in ["tcpd", "udpd"] {
             let request = Request::Query {
@@ -60,21 +69,24 @@ impl Baseline {
                 ensure!(rows.is_empty(), "{layer} has sockets: {rows:?}");
             }
         }
-        let now = descriptors(&status);
-        ensure!(
-            now <= self.descriptors,
-            "supervisor, keeper and layers have {now} descriptors, {} before",
-            self.descriptors
-        );
+        for (name, now) in descriptors(&status) {
+            let before = self.descriptors.get(&name).copied().unwrap_or(0);
+            ensure!(
+                now <= before,
+                "{name} has {now} descriptors, {before} before"
+            );
+        }
         Ok(())
     }
 }
 
-/// Open descriptors of supervisor, keeper and layers together.
-fn descriptors(status: &Status) -> usize {
-    let layers = status.daemons.iter().filter_map(|d| d.pid);
-    let all = layers.chain(status.keeper).chain([status.pid]);
-    all.filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
-        .map(Iterator::count)
-        .sum()
+/// Open descriptors of supervisor, keeper and layers.
+fn descriptors(status: &Status) -> BTreeMap<String, usize> {
+    let layers = status.daemons.iter().map(|d| (d.name.as_str(), d.pid));
+    let others = [("keeper", status.keeper), ("supervisor", Some(status.pid))];
+    let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    layers
+        .chain(others)
+        .filter_map(|(name, pid)| Some((name.to_owned(), count(pid?))))
+        .collect()
 }

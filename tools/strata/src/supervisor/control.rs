@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -98,6 +99,8 @@ impl Outlet {
 pub(super) struct Control {
     server: String,
     queue: SyncSender<ToDaemon>,
+    /// The daemon has connected, or the thread has ended without.
+    met: Arc<AtomicBool>,
 }
 
 impl Control {
@@ -116,17 +119,21 @@ impl Control {
             sender: inbox.sender.clone(),
             bell: Arc::clone(&inbox.bell),
         };
+        let met = Arc::new(AtomicBool::new(false));
+        let meets = Arc::clone(&met);
         thread::Builder::new()
             .name(format!("control-{name}"))
             .spawn(move || {
                 let last = outlet.clone();
-                let end = catch_unwind(AssertUnwindSafe(|| converse(server, waiting, &outlet)))
+                let talk = || converse(server, waiting, &outlet, &meets);
+                let end = catch_unwind(AssertUnwindSafe(talk))
                     .unwrap_or_else(|_| "malformed message".to_owned());
                 last.put(What::Closed(end));
             })?;
         Ok(Self {
             server: server_name,
             queue,
+            met,
         })
     }
 
@@ -146,6 +153,10 @@ impl Drop for Control {
     /// Lets the receiving thread go, should the daemon have died before it connected: accepting
     /// never times out, but ends with a connection that says nothing.
     fn drop(&mut self) {
+        // Not otherwise: ipc-channel leaks a socket for each connection that fails.
+        if self.met.load(Ordering::Acquire) {
+            return;
+        }
         let _ = IpcSender::<FromDaemon>::connect(self.server.clone());
     }
 }
@@ -155,13 +166,20 @@ fn converse(
     server: IpcOneShotServer<Handshake>,
     waiting: Receiver<ToDaemon>,
     outlet: &Outlet,
+    met: &AtomicBool,
 ) -> String {
     let Handshake {
         from_daemon,
         to_daemon,
     } = match server.accept() {
-        Ok((_, handshake)) => handshake,
-        Err(error) => return format!("never connected: {error}"),
+        Ok((_, handshake)) => {
+            met.store(true, Ordering::Release);
+            handshake
+        }
+        Err(error) => {
+            met.store(true, Ordering::Release);
+            return format!("never connected: {error}");
+        }
     };
     let sender = thread::Builder::new().spawn(move || {
         for message in waiting {
