@@ -11,6 +11,7 @@ mod counters;
 mod crash_points;
 mod faults;
 mod hostile;
+mod opening;
 mod readiness;
 mod tcp;
 mod udp;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     integration::main(|trials| {
         udp::add(trials);
         tcp::add(trials);
+        opening::add(trials);
         urgent::add(trials);
         readiness::add(trials);
         counters::add(trials);

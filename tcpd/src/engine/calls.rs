@@ -86,7 +86,7 @@ impl Engine {
         let mut claim = claim(id, tcb);
         claim.local = local;
         if local.port == 0 {
-            local.port = self.free_port(&claim).ok_or(Errno::EADDRINUSE)?;
+            local.port = self.free_port(now, &claim).ok_or(Errno::EADDRINUSE)?;
             claim.local = local;
         } else if !self.ports.is_free(&claim) {
             return Err(Errno::EADDRINUSE);
@@ -97,28 +97,6 @@ impl Engine {
             conn.tcb.flags |= flag::BOUND;
         });
         Ok(local)
-    }
-
-    /// A port that nobody has, for [`Engine::bind`].
-    fn free_port(&mut self, claim: &Claim) -> Option<u16> {
-        let offset = isn::port_offset(&self.config.secret, &claim.local, &Endpoint::NONE);
-        self.search_port(offset, |engine, port| engine.ports.is_unused(port))
-    }
-
-    /// RFC 6056 3.3.3: tries the ephemeral ports from a place that depends on the destination.
-    fn search_port(&mut self, offset: u32, suits: impl Fn(&Self, u16) -> bool) -> Option<u16> {
-        let (first, last) = self.config.ephemeral;
-        let count = u32::from(last.checked_sub(first)?) + 1;
-        for _ in 0..count {
-            let step = self.port_counter;
-            self.port_counter = self.port_counter.wrapping_add(1);
-            let at = offset.wrapping_add(step) % count;
-            let port = first.wrapping_add(u16::try_from(at).unwrap_or(0));
-            if suits(self, port) {
-                return Some(port);
-            }
-        }
-        None
     }
 
     /// Begins to connect; the outcome is a notice ([`Notice::Connected`] or
@@ -175,13 +153,8 @@ impl Engine {
         }
         let bound = tcb.has(flag::BOUND);
         if !bound {
-            let offset = isn::port_offset(&self.config.secret, &local, &remote);
             local.port = self
-                .search_port(offset, |engine, port| {
-                    let local = Endpoint { port, ..local };
-                    engine.ports.is_shareable(port)
-                        && !engine.demux.contains(&Flow { local, remote })
-                })
+                .ephemeral_port(now, local, remote)
                 .ok_or(Errno::EADDRNOTAVAIL)?;
         }
         let flow = Flow { local, remote };
@@ -245,12 +218,7 @@ impl Engine {
             return Ok(None);
         };
         let tcb = self.record(old).ok_or(Errno::EADDRINUSE)?;
-        let n = &tcb.negotiated;
-        let reusable = tcb.state() == State::TimeWait
-            && tcb.is_orphan()
-            && n.has(super::options::flag::TIMESTAMPS)
-            && now.saturating_sub(n.ts_recent_at) > REUSE_AGE;
-        if !reusable {
+        if !is_reusable(tcb, now) {
             return Err(Errno::EADDRINUSE);
         }
         let floor = super::seq::to_wire(tcb.iss, tcb.snd_nxt).0;
@@ -383,6 +351,16 @@ impl Engine {
             self.actions.notices.push(notice);
         }
     }
+}
+
+/// RFC 6191 and RFC 9293 3.6.1: a connection in TIME_WAIT whose ends may be used again, because
+/// timestamps, which have moved on since, tell its old segments from the successor's (Linux's
+/// `tcp_tw_reuse` = 1).
+pub(super) fn is_reusable(tcb: &Tcb, now: Nanos) -> bool {
+    let n = &tcb.negotiated;
+    tcb.state() == State::TimeWait
+        && n.has(super::options::flag::TIMESTAMPS)
+        && now.saturating_sub(n.ts_recent_at) > REUSE_AGE
 }
 
 /// The claim that a bound socket's record makes.

@@ -98,6 +98,27 @@ impl Engine {
             self.stop_listening(now, id);
         }
         self.step(id, now, Conn::close);
+        // As Linux (tcp_max_orphans): they are nobody's, and the limit is there to be kept.
+        let is_orphan = self.conn(id).is_some_and(|conn| conn.rt.counted_orphan);
+        if is_orphan && self.orphans > self.config.open.max_orphans {
+            self.stats.orphans_reset += 1;
+            self.step(id, now, |conn, ctx| conn.abort(None, ctx));
+        }
+    }
+
+    /// Counts a connection while it ends without an application. Not in TIME_WAIT, where old
+    /// ones make room by themselves, nor in FIN_WAIT_2, which is as Linux counts.
+    pub(super) fn count_orphan(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
+        let state = conn.tcb.state();
+        let counts = conn.tcb.is_orphan()
+            && state.has_peer()
+            && !matches!(state, State::TimeWait | State::FinWait2);
+        let before = core::mem::replace(&mut conn.rt.counted_orphan, counts);
+        self.orphans += u32::from(counts && !before);
+        self.orphans -= u32::from(before && !counts);
     }
 
     /// Ends the connection with a reset; the application, if it holds it still, reads `error`.

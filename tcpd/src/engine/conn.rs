@@ -34,18 +34,23 @@ pub(crate) struct Ctx<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Challenge {
     since: Nanos,
-    used: u32,
+    left: u32,
 }
 
 impl Challenge {
-    /// Whether one more may leave.
-    pub(crate) fn take(&mut self, now: Nanos, limit: u32) -> bool {
-        if now.saturating_sub(self.since) >= super::config::SECOND {
-            self.since = now;
-            self.used = 0;
+    /// Whether one more may leave. How many a second brings is between half and one and a half
+    /// times the limit, and unknown to strangers: from a fixed number they could count how many
+    /// went to others (as Linux, since CVE-2016-5696).
+    pub(crate) fn take(&mut self, now: Nanos, config: &Config) -> bool {
+        let limit = config.challenge_ack_limit;
+        if self.since == 0 || now.saturating_sub(self.since) >= super::config::SECOND {
+            self.since = now.max(1);
+            let noise = super::isn::noise(&config.secret, now);
+            self.left = limit.div_ceil(2) + noise % limit.max(1);
         }
-        self.used += 1;
-        self.used <= limit
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
     }
 }
 
@@ -115,6 +120,8 @@ pub(crate) struct Runtime {
     pub(crate) accept_queue: u32,
     /// A listener's children that are open before their handshake is over (RFC 7413).
     pub(crate) early: u32,
+    /// Counted as an orphan.
+    pub(crate) counted_orphan: bool,
     /// Whether this is one that is counted so.
     pub(crate) counted_early: bool,
     /// When such children of a listener were reset, oldest first. Forgotten in a crash: the

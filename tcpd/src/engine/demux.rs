@@ -67,6 +67,11 @@ impl Demux {
         Some(id)
     }
 
+    /// As [`Self::lookup`], without remembering it.
+    pub(crate) fn peek(&self, flow: &Flow) -> Option<ConnId> {
+        self.flows.get(flow).copied()
+    }
+
     /// Whether `flow` is taken.
     pub(crate) fn contains(&self, flow: &Flow) -> bool {
         self.flows.contains_key(flow)

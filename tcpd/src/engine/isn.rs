@@ -32,6 +32,24 @@ pub(crate) fn port_offset(secret: &[u8; 16], local: &Endpoint, remote: &Endpoint
     keyed(secret, 2, &flow) as u32
 }
 
+/// A number that strangers cannot know.
+pub(crate) fn noise(secret: &[u8; 16], now: Nanos) -> u32 {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write_u8(8);
+    hasher.write_u64(now);
+    hasher.finish() as u32
+}
+
+/// RFC 6056 3.3.4 (algorithm 4): which counter a destination uses.
+pub(crate) fn port_class(secret: &[u8; 16], local: &Endpoint, remote: &Endpoint) -> u32 {
+    let local = Endpoint { port: 0, ..*local };
+    let flow = Flow {
+        local,
+        remote: *remote,
+    };
+    keyed(secret, 7, &flow) as u32
+}
+
 /// RFC 7323 5.4: what is added to the timestamp clock, the same for all connections between two
 /// hosts, so that timestamps grow from one to the next (RFC 6191).
 pub(crate) fn timestamp_offset(secret: &[u8; 16], flow: &Flow) -> u32 {

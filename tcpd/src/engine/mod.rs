@@ -33,11 +33,13 @@
 //! | 9293 3.8.6.1 | a zero-window probe carries new data | it is empty and just below the window | the answer is the same, no boundary is spoilt |
 //! | 9293 3.8.6.1 | a closed window is probed for as long as the peer answers | not by an orphan: given up after `orphan_retries` probes | nobody waits for it, and memory would be held for ever (as Linux) |
 //! | 9293 3.4.2, 3.6.1 | TIME_WAIT lasts four minutes | one, and less when records run short | timestamps (RFC 6191) and sequence numbers protect the successor |
+//! | 9293 3.6 | closing waits for the peer | beyond `max_orphans` connections nobody holds are reset | as Linux; memory is bounded |
 //! | 9293 3.10.7.4 | FIN_WAIT_2 waits for ever | a minute, if no application holds the socket | peers vanish |
 //! | 9293 3.7.4 | Nagle holds anything small while data is out | only while something small is out (Minshall) | the end of a large write need not wait |
 //! | 9293 3.10.7.2 | a SYN may carry FIN or data | SYN,FIN is dropped, data on a SYN is kept with a Fast Open cookie only | no sender needs it; the data comes again |
 //! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
 //! | 4987 3.6 | cookies or a queue | a queue, cookies when it is full (one more than the backlog); none while the accept queue is full | as Linux |
+//! | 5961 7 | a limit of challenge ACKs in all | also one each half second for a connection, and the limit varies at random | as Linux; a fixed one can be counted by strangers (CVE-2016-5696) |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
 //! | 8985 7.3 | a tail loss probe is one segment, and none is sent in recovery | two of new data; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
@@ -64,6 +66,7 @@ mod cookies;
 mod demux;
 pub mod ecn;
 mod embryo;
+mod ephemeral;
 pub mod error;
 pub mod events;
 mod fast_connect;
@@ -167,12 +170,14 @@ pub struct Engine {
     cookies: cookie_cache::CookieCache,
     /// Half-open connections of all listeners.
     embryonic: u32,
+    /// Connections that end without an application.
+    orphans: u32,
     next_generation: u32,
     next_accept: u64,
-    /// RFC 6056 algorithm 3's counter.
-    port_counter: u32,
     /// What all buffers take.
     account: memory::Account,
+    /// RFC 6056 algorithm 4's counters.
+    port_counters: ephemeral::Counters,
 }
 
 impl Engine {
@@ -192,11 +197,12 @@ impl Engine {
             stats: Stats::default(),
             challenge: Challenge::default(),
             embryonic: 0,
+            orphans: 0,
             cookies: cookie_cache::CookieCache::new(config.secret),
             next_generation: 1,
             next_accept: 1,
-            port_counter: 0,
             account: memory::Account::default(),
+            port_counters: ephemeral::Counters::default(),
             config,
         }
     }

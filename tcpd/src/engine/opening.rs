@@ -12,6 +12,15 @@ pub struct OpenConfig {
     pub syn_cookies: bool,
     /// Ask for and use Fast Open cookies, if the application wants it (`tcp_fastopen` bit 0).
     pub fast_open_client: bool,
+    /// Connections without an application that are not in TIME_WAIT or FIN_WAIT_2, at most
+    /// (`tcp_max_orphans`); one more is reset.
+    pub max_orphans: u32,
+    /// Segments without payload that do not fit, and what must be challenged, are answered for
+    /// one connection at most this often (`tcp_invalid_ratelimit`), so that two confused ends do
+    /// not answer each other for ever.
+    pub invalid_ratelimit: abi::Nanos,
+    /// Resets do not end TIME_WAIT (`tcp_rfc1337`).
+    pub rfc1337: bool,
     /// Take data with SYNs on listeners that allow it (`tcp_fastopen` bit 1).
     pub fast_open_server: bool,
 }
@@ -22,6 +31,9 @@ impl Default for OpenConfig {
             syn_cookies: true,
             fast_open_client: true,
             fast_open_server: true,
+            max_orphans: 8_192,
+            invalid_ratelimit: 500 * super::config::MILLISECOND,
+            rfc1337: false,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Engine {
             }
         }
         self.count_early(id, now);
+        self.count_orphan(id);
         self.give_back(id, now);
     }
 

@@ -33,6 +33,8 @@ pub struct Stats {
     pub cookies_received: u64,
     /// Acknowledgements that should have and did not.
     pub cookies_failed: u64,
+    /// Connections without an application that were reset because there were too many.
+    pub orphans_reset: u64,
     /// SYNs that asked for a Fast Open cookie (RFC 7413).
     pub fast_open_requests: u64,
     /// SYNs with a Fast Open cookie that was not ours.

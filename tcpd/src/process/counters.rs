@@ -34,4 +34,11 @@ counters! {
     SESSIONS = "sessions_opened",
     REFUSED = "sessions_refused",
     MALFORMED = "calls_malformed",
+    COOKIES_SENT = "syn_cookies_sent",
+    COOKIES_RECEIVED = "syn_cookies_received",
+    COOKIES_FAILED = "syn_cookies_failed",
+    LISTEN_DROPS = "listen_drops",
+    FAST_OPEN_PASSIVE = "fast_open_passive",
+    FAST_OPEN_ACTIVE = "fast_open_active",
+    ORPHANS_RESET = "orphans_reset",
 }

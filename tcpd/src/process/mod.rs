@@ -77,6 +77,8 @@ pub struct Tcpd {
     deferred: VecDeque<crate::engine::SegmentOut>,
     /// When to try them again.
     retry_at: Option<Nanos>,
+    /// The engine's counts as last told.
+    told: crate::engine::Stats,
     /// The engine stopped for its budget's sake.
     unfinished: bool,
 }

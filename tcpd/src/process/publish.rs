@@ -179,7 +179,37 @@ impl Tcpd {
                 .arena
                 .retain_regions(|region| sessions.memory(region).is_some());
         }
+        let stats = *self.engine.stats();
+        let told = core::mem::replace(&mut self.told, stats);
         for (index, n) in [
+            (
+                counters::COOKIES_SENT,
+                stats.cookies_sent - told.cookies_sent,
+            ),
+            (
+                counters::COOKIES_RECEIVED,
+                stats.cookies_received - told.cookies_received,
+            ),
+            (
+                counters::COOKIES_FAILED,
+                stats.cookies_failed - told.cookies_failed,
+            ),
+            (
+                counters::LISTEN_DROPS,
+                stats.listen_drops - told.listen_drops,
+            ),
+            (
+                counters::FAST_OPEN_PASSIVE,
+                stats.fast_open_passive - told.fast_open_passive,
+            ),
+            (
+                counters::FAST_OPEN_ACTIVE,
+                stats.fast_open_active - told.fast_open_active,
+            ),
+            (
+                counters::ORPHANS_RESET,
+                stats.orphans_reset - told.orphans_reset,
+            ),
             (counters::CALLS, t.calls),
             (counters::TOKENS, t.tokens),
             (counters::HANDED, t.handed),

@@ -31,6 +31,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
             syn_cookies: tcp.syn_cookies,
             fast_open_client: matches!(tcp.fast_open, FastOpen::Client | FastOpen::Both),
             fast_open_server: matches!(tcp.fast_open, FastOpen::Server | FastOpen::Both),
+            ..OpenConfig::default()
         },
         user_timeout_option: tcp.user_timeout_option,
         ..Config::default()
@@ -103,6 +104,7 @@ impl Tcpd {
             errors: Vec::new(),
             deferred: VecDeque::new(),
             retry_at: None,
+            told: crate::engine::Stats::default(),
             unfinished: true,
         };
         for (id, record) in &loaded {

@@ -97,6 +97,9 @@ impl Setup {
             "syn-backlog" => c.max_syn_backlog = number(value)?,
             "challenge-acks" => c.challenge_ack_limit = number(value)?,
             "syn-cookies" => c.open.syn_cookies = switch(value)?,
+            "invalid-ratelimit" => c.open.invalid_ratelimit = duration(value)?,
+            "max-orphans" => c.open.max_orphans = number(value)?,
+            "rfc1337" => c.open.rfc1337 = switch(value)?,
             "fastopen" => {
                 let on = switch(value)?;
                 c.open.fast_open_client = on;

@@ -21,6 +21,7 @@ mod ecn;
 mod icmp;
 mod info;
 mod loss;
+mod odd_options;
 mod pmtu;
 mod resources;
 mod send;

@@ -175,8 +175,9 @@ impl Engine {
     fn successor_of_time_wait(&self, id: ConnId, meta: &SegmentMeta<'_>) -> Option<u32> {
         let tcb = self.record(id)?;
         let flags = meta.repr.flags;
+        // Whether an application still holds the descriptor makes no difference: it has had
+        // everything that comes, and reads on from its buffer.
         if tcb.state() != State::TimeWait
-            || !tcb.is_orphan()
             || !flags.contains(Flags::SYN)
             || flags.intersects(Flags::ACK | Flags::RST)
         {

@@ -11,12 +11,9 @@ use crate::engine::output::build;
 use crate::engine::seq::SYN_OFFSET;
 use crate::engine::state::State;
 use crate::engine::tcb::{Accept, flag};
+use crate::engine::timers::Timer;
 use abi::Nanos;
 use wire::tcp::Flags;
-
-/// Segments without payload outside of the window are answered at most this often (Linux's
-/// `tcp_invalid_ratelimit`), so that two confused ends do not answer each other for ever.
-const OOW_INTERVAL: Nanos = 500 * MILLISECOND;
 
 impl Conn {
     pub(super) fn on_segment_synchronized(
@@ -128,14 +125,21 @@ impl Conn {
 
     /// An acknowledgement that tells the peer where we are.
     fn answer_outsider(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
-        if segment.len() == 0 {
-            if self.rt.oow_ack_at != 0 && ctx.now.saturating_sub(self.rt.oow_ack_at) < OOW_INTERVAL
-            {
-                return;
-            }
-            self.rt.oow_ack_at = ctx.now.max(1);
+        if segment.len() == 0 && !self.may_answer_outsider(ctx) {
+            return;
         }
         self.rt.ack_now = true;
+    }
+
+    /// Whether enough time has passed since the last answer to something out of order.
+    fn may_answer_outsider(&mut self, ctx: &Ctx<'_>) -> bool {
+        let last = self.rt.oow_ack_at;
+        let interval = ctx.config.open.invalid_ratelimit;
+        if last != 0 && ctx.now.saturating_sub(last) < interval {
+            return false;
+        }
+        self.rt.oow_ack_at = ctx.now.max(1);
+        true
     }
 
     /// RFC 5961 3.2: only a reset at exactly the expected number is believed.
@@ -152,6 +156,9 @@ impl Conn {
             }
             State::SynReceived if self.tcb.has(flag::PASSIVE) => self.terminate(None, ctx),
             State::SynReceived => self.terminate(Some(Errno::ECONNREFUSED), ctx),
+            // RFC 1337: an answer to an old duplicate would end the wait that protects against
+            // old duplicates.
+            State::TimeWait if ctx.config.open.rfc1337 => {}
             State::TimeWait => self.terminate(None, ctx),
             // As Linux: after the peer's FIN only writing can notice.
             State::CloseWait => self.terminate(Some(Errno::EPIPE), ctx),
@@ -161,7 +168,8 @@ impl Conn {
 
     /// RFC 5961: an acknowledgement that a real peer answers with the reset we would believe.
     fn challenge(&mut self, ctx: &mut Ctx<'_>) {
-        if ctx.challenge.take(ctx.now, ctx.config.challenge_ack_limit) {
+        // As Linux: each connection now and then, and all together.
+        if self.may_answer_outsider(ctx) && ctx.challenge.take(ctx.now, ctx.config) {
             ctx.stats.challenges += 1;
             self.rt.ack_now = true;
         }
@@ -202,6 +210,10 @@ impl Conn {
                 && ctx.now.saturating_sub(self.tcb.created_at)
                     < Nanos::from(self.tcb.opts.defer_accept_ms) * MILLISECOND;
             if deferred {
+                // As Linux: the SYN,ACK is sent again when the time is up, to be acknowledged.
+                let time = Nanos::from(self.tcb.opts.defer_accept_ms) * MILLISECOND;
+                let at = self.tcb.created_at + time;
+                self.tcb.deadlines.arm(Timer::Retransmit, at);
                 return false;
             }
             let Some(gate) = gate else {
