@@ -134,6 +134,8 @@ pub(crate) struct Runtime {
     pub(crate) restored: bool,
     /// What is in flight; see there what a restore makes of it.
     pub(crate) sent: super::sent::SendLog,
+    /// Delivery-rate sampling and pacing; volatile, see there.
+    pub(crate) pacer: super::rate::Pacer,
 }
 
 /// Segments acknowledged at once when a connection begins, so that the peer's slow start is not

@@ -171,7 +171,12 @@ impl TcpInfo {
             reordering: tcb.recovery.threshold(),
             rcv_space: tcb.opts.rcv_buf,
             total_retrans: tcb.counters.retrans,
-            pacing_rate: u64::MAX,
+            pacing_rate: match tcb.cc.pacing_rate {
+                0 => u64::MAX,
+                rate => rate,
+            },
+            delivery_rate: tcb.cc.delivery_rate,
+            delivery_rate_app_limited: u8::from(tcb.cc.rate_app_limited != 0),
             max_pacing_rate: u64::MAX,
             bytes_acked: tcb.acked_upto(),
             bytes_received: tcb.received_upto(),

@@ -43,6 +43,10 @@
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
 //! | 8985 7.3 | a tail loss probe is one segment, and none is sent in recovery | two of new data; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
+//! | 9406 4.2 | eight round-trip samples a round, each an acknowledgement; L is 8 | a sample counts for up to four; L is infinite | peers that merge acknowledge 64 KiB at once |
+//! | 9438 4.6, 5681 eq. 4 | the reduction is from the flight | from what of the window was used in this round (RFC 7661) | the flight may be the rest of a burst |
+//! | 5681 4.1 | an idle window restarts from the initial one | it is halved for each timeout that passed (RFC 2861) | as Linux |
+//! | BBR drafts | version 3: bounds from loss and marks | version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), with the allowance for aggregation | it is what Linux has, and keeps its rate under random loss |
 //! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
 //! | 7323 2.4 | the window's edge never moves back | by less than one unit of the scale, when the buffer is all but full | there is no room to round up into; what was offered is still taken |
 //!
@@ -82,6 +86,7 @@ pub mod options;
 mod output;
 pub mod pmtu;
 mod ports;
+pub mod rate;
 pub mod reassembly;
 pub mod recovery;
 mod restore;

@@ -4,10 +4,13 @@
 //! each algorithm's own. An algorithm is therefore a unit struct, and choosing one is a number.
 //! What is lost and what is in flight is not decided here but in [`super::recovery`].
 
+pub mod bbr;
 pub mod cubic;
 pub mod hystart;
 pub mod newreno;
 
+use super::rate::RateSample;
+use super::recovery::Phase;
 use super::seq::Offset;
 use abi::Nanos;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -23,6 +26,8 @@ pub enum Algorithm {
     NewReno = 0,
     /// RFC 9438 with HyStart++ (RFC 9406).
     Cubic = 1,
+    /// BBR version 1 (draft-cardwell-iccrg-bbr-congestion-control-00).
+    Bbr = 2,
 }
 
 impl Algorithm {
@@ -31,6 +36,7 @@ impl Algorithm {
     pub const fn from_word(word: u32) -> Self {
         match word {
             1 => Self::Cubic,
+            2 => Self::Bbr,
             _ => Self::NewReno,
         }
     }
@@ -41,6 +47,7 @@ impl Algorithm {
         match name {
             "newreno" | "reno" => Some(Self::NewReno),
             "cubic" => Some(Self::Cubic),
+            "bbr" => Some(Self::Bbr),
             _ => None,
         }
     }
@@ -51,6 +58,7 @@ impl Algorithm {
         match self {
             Self::NewReno => &newreno::NewReno,
             Self::Cubic => &cubic::Cubic,
+            Self::Bbr => &bbr::Bbr,
         }
     }
 }
@@ -77,6 +85,29 @@ pub struct AckEvent {
     pub nxt: Offset,
     /// The window was made use of ([`Congestion::may_grow`]): if not, it must not grow.
     pub may_grow: bool,
+}
+
+/// An acknowledgement as a model sees it. Bytes and bytes a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Now.
+    pub now: Nanos,
+    /// The delivery rate.
+    pub rate: RateSample,
+    /// Newly delivered.
+    pub acked: u32,
+    /// Newly found lost.
+    pub lost: u32,
+    /// In flight before and after.
+    pub in_flight: (u32, u32),
+    /// Round-trip time measured, if there is one.
+    pub rtt: Option<Nanos>,
+    /// Smoothed round-trip time.
+    pub srtt: Nanos,
+    /// Payload of a full segment.
+    pub mss: u32,
+    /// Where loss recovery is.
+    pub phase: Phase,
 }
 
 /// An algorithm. It may change `cwnd`, `ssthresh` and its area, nothing else.
@@ -114,9 +145,21 @@ pub trait CongestionControl: Sync {
 
     /// Data leaves again after nothing was in flight.
     fn on_idle(&self, _cc: &mut Congestion, _now: Nanos) {}
+
+    /// Whether the window follows from a model of the path rather than from losses: then
+    /// [`Self::on_sample`] sets it after each acknowledgement, in whatever phase.
+    fn has_model(&self) -> bool {
+        false
+    }
+
+    /// An acknowledgement, of an algorithm with a model. Returns true if what is sent now says
+    /// nothing about the path, as little as what an application holds back.
+    fn on_sample(&self, _cc: &mut Congestion, _sample: &Sample) -> bool {
+        false
+    }
 }
 
-/// A connection's congestion state. 224 bytes of a record.
+/// A connection's congestion state. 240 bytes of a record.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Congestion {
@@ -130,8 +173,12 @@ pub struct Congestion {
     pub max_in_flight: u32,
     /// 1 if the congestion window held something back during the present round.
     pub cwnd_limited: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if [`Self::delivery_rate`] was measured while the application had nothing to send.
+    pub rate_app_limited: u32,
+    /// Bytes a second at which data leaves; 0: as the windows allow.
+    pub pacing_rate: u64,
+    /// Latest delivery rate measured, in bytes a second; 0: none.
+    pub delivery_rate: u64,
     /// The present round ends when this offset is acknowledged.
     pub round_end: Offset,
     /// The algorithm's own.
@@ -149,6 +196,7 @@ impl Congestion {
     pub fn choose(&mut self, algorithm: Algorithm) {
         self.algorithm = algorithm as u32;
         self.area = [0; 24];
+        self.pacing_rate = 0;
         algorithm.control().init(self);
     }
 

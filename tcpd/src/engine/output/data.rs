@@ -32,6 +32,9 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
         if *budget == 0 {
             return true;
         }
+        if conn.is_paced_out(ctx.now) {
+            break;
+        }
         let tcb = &conn.tcb;
         let room = tcb.cc.cwnd.saturating_sub(tcb.pipe());
         let mut len = clamp(hole_end - start).min(unit);
@@ -55,8 +58,10 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
             }
         }
         let end = start + u64::from(len);
+        conn.stamp_sending(ctx.now);
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
+        conn.note_paced(ctx.now, end - start);
         conn.tcb.note_retransmit(start, end);
         conn.tcb.sync(&mut conn.rt.sent);
         *budget -= 1;
@@ -85,6 +90,8 @@ enum Held {
     Window,
     /// Nagle or cork waits for more.
     Small,
+    /// The next unit's time has not come.
+    Pace,
 }
 
 /// How much new data may leave in the next unit.
@@ -177,6 +184,11 @@ pub(super) fn send_new(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
         if *budget == 0 {
             return true;
         }
+        if conn.is_paced_out(ctx.now) {
+            held = Some(Held::Pace);
+            break;
+        }
+        let tcb = &conn.tcb;
         let window = tcb.snd_limit().saturating_sub(tcb.snd_nxt);
         match tcb.next_probe(mss) {
             Probe::None => {}
@@ -222,9 +234,11 @@ pub(super) fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, 
     let start = conn.tcb.snd_nxt;
     let data_end = start + u64::from(len);
     let end = data_end + u64::from(fin);
+    conn.stamp_sending(ctx.now);
     build::fresh(conn, start, end, mss, ctx);
     conn.rt.sent.cover(conn.tcb.snd_una, start, ctx.now);
     conn.rt.sent.push(start, end, ctx.now);
+    conn.note_paced(ctx.now, end - start);
     let tcb = &mut conn.tcb;
     if tcb.flight() == 0 {
         tcb.progress_at = ctx.now;
@@ -260,6 +274,9 @@ fn restart_after_idle(conn: &mut Conn, ctx: &Ctx<'_>) {
     }
     let control = tcb.cc.control();
     control.on_idle(&mut tcb.cc, ctx.now);
+    if control.has_model() {
+        return;
+    }
     let idle = ctx.now.saturating_sub(tcb.last_sent_at);
     let timeouts = idle / tcb.rtt.timeout(ctx.config).max(1);
     if timeouts > 0 {
@@ -270,8 +287,11 @@ fn restart_after_idle(conn: &mut Conn, ctx: &Ctx<'_>) {
 
 /// Window accounting, and a timer where no acknowledgement will come.
 fn after_sending(conn: &mut Conn, ctx: &Ctx<'_>, held: Option<Held>) {
+    let pipe = conn.tcb.pipe();
+    if matches!(held, None | Some(Held::Small)) && pipe < conn.tcb.cc.cwnd && !conn.tcb.has_lost() {
+        conn.mark_app_limited();
+    }
     let tcb = &mut conn.tcb;
-    let pipe = tcb.pipe();
     tcb.cc.note_output(
         tcb.snd_una,
         tcb.snd_nxt,
@@ -281,7 +301,10 @@ fn after_sending(conn: &mut Conn, ctx: &Ctx<'_>, held: Option<Held>) {
     tcb.note_held(held == Some(Held::Window), ctx.now);
     // RFC 9293 3.8.6.1 and the override of 3.8.6.2.1; a cork opens after the same time (Linux:
     // 200 ms).
-    if held.is_some() && tcb.flight() == 0 && !tcb.deadlines.is_armed(Timer::Persist) {
+    if held.is_some_and(|why| why != Held::Pace)
+        && tcb.flight() == 0
+        && !tcb.deadlines.is_armed(Timer::Persist)
+    {
         let wait = match held {
             Some(Held::Small) => ctx.config.rto_min,
             _ => tcb.rtt.timeout(ctx.config),

@@ -31,7 +31,10 @@ pub(super) fn unit_size(conn: &Conn, config: &Config, mss: u32) -> u32 {
     // Twice the rate while the window doubles, a fifth more afterwards (Linux's pacing ratios).
     let slow_start = tcb.cc.cwnd < tcb.cc.ssthresh / 2;
     let cwnd = u64::from(tcb.cc.cwnd) * if slow_start { 10 } else { 6 } / 5;
-    let millisecond = cwnd.saturating_mul(MILLISECOND) / rtt.srtt;
+    let millisecond = match tcb.cc.pacing_rate {
+        0 => cwnd.saturating_mul(MILLISECOND) / rtt.srtt,
+        rate => rate / 1_000,
+    };
     let halvings = u32::try_from(rtt.min_rtt / SHORT).unwrap_or(u32::MAX);
     let for_shortness = full.checked_shr(halvings).unwrap_or(0);
     let bytes = clamp(millisecond).saturating_add(for_shortness);

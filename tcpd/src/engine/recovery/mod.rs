@@ -164,6 +164,16 @@ pub(crate) struct Acked {
     pub(crate) delivery: Delivery,
 }
 
+impl Acked {
+    /// Age of the newest unit that arrived and was sent once; else what was measured otherwise.
+    pub(crate) fn rtt_of_original(&self, now: Nanos) -> Option<Nanos> {
+        self.delivery
+            .newest_original
+            .map(|unit| now.saturating_sub(unit.sent_at))
+            .or(self.rtt)
+    }
+}
+
 impl Tcb {
     /// Payload of a full segment in bytes.
     pub(crate) fn mss(&self) -> u32 {

@@ -123,11 +123,7 @@ impl Tcb {
         let event = AckEvent {
             now,
             acked: delivered,
-            rtt: acked
-                .delivery
-                .newest_original
-                .map(|unit| now.saturating_sub(unit.sent_at))
-                .or(acked.rtt),
+            rtt: acked.rtt_of_original(now),
             srtt: self.rtt.srtt,
             mss: self.mss(),
             in_flight: acked.prior_pipe,

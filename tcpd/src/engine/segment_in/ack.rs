@@ -8,7 +8,7 @@ use crate::engine::options;
 use crate::engine::output;
 use crate::engine::pmtu::Watch;
 use crate::engine::recovery::Acked;
-use crate::engine::seq::{Offset, extend};
+use crate::engine::seq::{Offset, clamp, extend};
 use crate::engine::state::State;
 use crate::engine::timers::Timer;
 use wire::tcp::Flags;
@@ -55,10 +55,16 @@ impl Conn {
             };
         let before = Before::of(&self.tcb);
         let watch = Watch::begin(&self.tcb);
+        let sample = self.sample_rate(&acked.delivery, ctx.now);
+        let lost = self.rt.sent.lost();
         if flight > 0 {
             self.tcb.recover(&mut self.rt.sent, ctx.now, &acked);
         }
+        let lost = self.rt.sent.lost().saturating_sub(lost);
         watch.end(self, ctx);
+        if flight > 0 {
+            self.follow_model(&acked, sample, clamp(lost), ctx.now);
+        }
         self.on_echo(segment, before, acked.delivered, acked.prior_pipe, ctx);
         if acked.cumulative > 0 {
             self.tcb.note_held(false, ctx.now);

@@ -11,7 +11,7 @@ use core::time::Duration;
 use toml::Spanned;
 
 /// Congestion control that tcpd has.
-const CONGESTION: [&str; 2] = ["cubic", "newreno"];
+const CONGESTION: [&str; 3] = ["cubic", "newreno", "bbr"];
 
 /// A duration within bounds, or the default with the problem noted.
 fn bounded(
