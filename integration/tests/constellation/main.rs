@@ -12,6 +12,7 @@ mod crash_points;
 mod faults;
 mod hostile;
 mod opening;
+mod path;
 mod readiness;
 mod tcp;
 mod udp;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         tcp::add(trials);
         opening::add(trials);
         urgent::add(trials);
+        path::add(trials);
         readiness::add(trials);
         counters::add(trials);
         hostile::add(trials);

@@ -40,6 +40,8 @@
 //! | 9293 3.7.1 | any MSS is honoured | none below 88 bytes | tiny segments are an attack |
 //! | 4987 3.6 | cookies or a queue | a queue, cookies when it is full (one more than the backlog); none while the accept queue is full | as Linux |
 //! | 5961 7 | a limit of challenge ACKs in all | also one each half second for a connection, and the limit varies at random | as Linux; a fixed one can be counted by strangers (CVE-2016-5696) |
+//! | 1122 4.2.3.9 | an unreachable host is a soft error | while connecting it ends the attempt | as Linux (RFC 5461): another address can be tried |
+//! | 4821 7.6.1 | the search for the path MTU goes by halves from below | after a black hole the size from before is tried first | an outage looks like a black hole |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
 //! | 8985 7.3 | a tail loss probe is one segment, and none is sent in recovery | two of new data; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
