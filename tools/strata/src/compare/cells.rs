@@ -95,7 +95,8 @@ impl Cell {
         [data, back]
     }
 
-    /// The same link without faults: what remains under way at the end of a transfer goes here.
+    /// The same link without faults and no slower than most: what remains in buffers at the end
+    /// of a transfer goes here.
     pub(super) fn healed(&self) -> [Impairment; 2] {
         let healed = Cell {
             loss: 0.0,
@@ -103,6 +104,7 @@ impl Cell {
             reorder: 0.0,
             jitter_us: 0,
             duplicate: 0.0,
+            mbps: self.mbps.max(100),
             queue: Some(self.frames().max(1000)),
             ..*self
         };
