@@ -4,8 +4,34 @@
 use super::Tcpd;
 use super::socket;
 use crate::engine::ConnId;
+use crate::engine::memory::{Limits, MemoryConfig};
 use abi::Nanos;
 use session::Empty;
+
+/// Limits that are shares of this machine's memory, as Linux's; where it cannot be read, those of
+/// a machine of 8 GiB.
+pub(super) fn memory_config() -> MemoryConfig {
+    let usual = MemoryConfig::default();
+    let Some(ram) = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total_ram(&text))
+    else {
+        return usual;
+    };
+    let limits = Limits::of_ram(ram);
+    MemoryConfig {
+        limits,
+        session: limits.pressure / 2,
+        ..usual
+    }
+}
+
+/// `MemTotal` of `/proc/meminfo` in bytes.
+fn total_ram(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|l| l.starts_with("MemTotal:"))?;
+    let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
 
 impl Tcpd {
     /// Sockets that outgrow their own part of the session memory get a window, while there are
@@ -48,5 +74,20 @@ impl Tcpd {
             rx: true,
         };
         self.sessions.trim(socket.place, &tcb.memory.rings, empty);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_shares_of_the_memory() {
+        let text = "MemTotal:       16777216 kB\nMemFree:  5 kB\n";
+        assert_eq!(total_ram(text), Some(16 << 30));
+        assert_eq!(total_ram("MemFree: 5 kB"), None);
+        let limits = Limits::of_ram(16 << 30);
+        assert_eq!(limits.pressure, 1 << 30);
+        assert!(limits.low < limits.pressure && limits.pressure < limits.high);
     }
 }

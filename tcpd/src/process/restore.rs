@@ -1,5 +1,6 @@
 //! The start, first or hundredth: records, sessions, and what applications see, made to agree.
 
+use super::buffers;
 use super::records::{Record, Records};
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus};
@@ -34,6 +35,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
             ..OpenConfig::default()
         },
         user_timeout_option: tcp.user_timeout_option,
+        memory: buffers::memory_config(),
         ..Config::default()
     })
 }
