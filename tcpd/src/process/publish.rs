@@ -11,6 +11,13 @@ impl Tcpd {
     /// Acts on the news of a batch.
     pub(super) fn publish(&mut self, cx: &mut Context<'_>) {
         let notices = std::mem::take(&mut self.actions.notices);
+        // Rings before any position: an application that sees a new position with an old ring
+        // would look for its bytes, or put them, in the wrong place.
+        for notice in &notices {
+            if let Notice::Resized(id) = *notice {
+                self.show_sizes(id);
+            }
+        }
         for notice in &notices {
             self.publish_one(*notice, cx);
         }
@@ -57,7 +64,6 @@ impl Tcpd {
             }
             Notice::ConnectFailed(id) | Notice::Reset(id) => self.show_reset(id, cx),
             Notice::Urgent(id) => self.show_urgent(id, true),
-            Notice::Resized(id) => self.show_sizes(id),
             Notice::Idle(id) => self.trim(id),
             Notice::Released { id, owner } => {
                 if let Some(place) = place_of(owner) {
@@ -72,7 +78,7 @@ impl Tcpd {
             }
             // Handed over before the commit; nothing to show for the end of both directions that
             // the FINs did not show.
-            Notice::Accepted { .. } | Notice::Finished(_) => {}
+            Notice::Accepted { .. } | Notice::Finished(_) | Notice::Resized(_) => {}
         }
     }
 
