@@ -118,6 +118,7 @@ pub use armed::{Action, Trigger, install};
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
 mod armed {
     use super::{Point, VARIABLE};
+    use crate::sync::{AtomicU32, Ordering};
     use crate::{Mapping, ShmError, mapping};
     use abi::ServiceId;
     use nix::sys::resource::{Resource, setrlimit};
@@ -126,7 +127,6 @@ mod armed {
     use std::fs::File;
     use std::os::fd::OwnedFd;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far, action;
     /// then from [`COUNTS`] on how often each service (64) reached each point (64).
