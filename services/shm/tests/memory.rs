@@ -438,7 +438,7 @@ proptest! {
     ) {
         thread_local!(static MEMORY: SessionMemory =
             SessionMemory::attach(&session::create("session", sockets()).unwrap()).unwrap());
-        let (m, capacity) = (MEMORY.with(SessionMemory::clone), if tx { 4096 } else { 8192 });
+        let (m, capacity) = (MEMORY.with(SessionMemory::clone), if tx { 4096u128 } else { 8192 });
         let base = if tx { m.tx_offset(slot) } else { m.rx_offset(slot) }.unwrap();
         let rings = Rings { tx: Ring::new(4096), rx: Ring::new(8192), ..Rings::default() };
         let side = if tx { Buffer::Tx } else { Buffer::Rx };
@@ -450,7 +450,7 @@ proptest! {
         prop_assert!(whole);
         let places: Vec<_> = runs.iter().flat_map(|&(at, n)| at..at + n).collect();
         let expected: Vec<_> = (0..len)
-            .map(|i| base + ((u128::from(position) + i as u128) % capacity as u128) as usize)
+            .map(|i| base + ((u128::from(position) + i as u128) % capacity) as usize)
             .collect();
         prop_assert_eq!(places, expected);
         prop_assert!(runs.iter().all(|&(at, n)| m.mapping().pointer(at, n).is_some()));
