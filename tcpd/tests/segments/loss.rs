@@ -248,3 +248,41 @@ fn timeout_is_taken_back() {
     assert!(b.tcb().cc.cwnd >= cwnd);
     assert!(out.iter().all(|s| s.seq > 10 * mss));
 }
+
+/// A recovery: of ten segments the first is lost, its retransmission arrives.
+fn recovery(b: &mut Bench) {
+    let una = 1 + b.tcb().acked_upto() as u32;
+    b.write(u64::from(10 * MSS));
+    b.now += 100 * MS;
+    let nxt = una + b.tcb().flight() as u32;
+    b.inject(seg(ACK, 1, una).sack(&[(una + MSS, nxt)]));
+    // A small window has less than three segments above the hole: time has to pass.
+    b.wait(60 * MS);
+    assert_eq!(b.tcb().recovery.phase(), Phase::Recovery);
+    // Whatever the window holds back still goes, and is acknowledged.
+    while b.tcb().flight() > 0 {
+        b.now += 40 * MS;
+        let nxt = 1 + b.tcb().acked_upto() as u32 + b.tcb().flight() as u32;
+        b.inject(seg(ACK, 1, nxt));
+    }
+    assert_eq!(b.tcb().recovery.phase(), Phase::Open);
+}
+
+// RFC 8985 6.2 step 4: a D-SACK widens the window for reordering, and sixteen recoveries without
+// one make it narrow again.
+#[test]
+fn the_reordering_window_is_wide_for_sixteen_recoveries() {
+    let mut b = Bench::established(with_sack());
+    recovery(&mut b);
+    let una = 1 + b.tcb().acked_upto() as u32;
+    // The retransmission was not needed after all.
+    b.inject(seg(ACK, 1, una).sack(&[(una - 10 * MSS, una - 9 * MSS)]));
+    let rack = |b: &Bench| (b.tcb().recovery.rack.mult, b.tcb().recovery.rack.persist);
+    assert_eq!(rack(&b), (2, 16));
+    for left in (1..16).rev() {
+        recovery(&mut b);
+        assert_eq!(rack(&b), (2, left));
+    }
+    recovery(&mut b);
+    assert_eq!(rack(&b), (1, 0));
+}

@@ -88,11 +88,14 @@ pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
         return;
     }
     tcb.deadlines.stop(Timer::TailProbe);
-    // Outside of recovery, what was selectively acknowledged has set the reordering timer.
+    // Outside of recovery, what was selectively acknowledged has set the reordering timer; but
+    // not where it was known before a timeout that was then taken back: RACK has no news of it.
+    let awaited =
+        phase == Phase::Open && tcb.recovery.sacked > 0 && tcb.deadlines.is_armed(Timer::Reorder);
     if tcb.rtt.srtt == 0
         || tcb.rtt.backoff > 0
         || tcb.recovery.probe_end != 0
-        || (phase == Phase::Open && tcb.recovery.sacked > 0)
+        || awaited
         || tcb.flight() == 0
         || !tcb.negotiated.has(super::options::flag::SACK)
     {

@@ -34,8 +34,9 @@ impl Tcb {
         r.frto == PROBING && acked.cumulative > 0
     }
 
-    /// RFC 5682 2.1 steps 2 and 3a: an acknowledgement that does not decide it.
-    pub(super) fn go_on_with_frto(&mut self, acked: &Acked) {
+    /// RFC 5682 2.1 steps 2 and 3a: an acknowledgement that does not decide it. Returns whether
+    /// it opens the window as any other does.
+    pub(super) fn go_on_with_frto(&mut self, acked: &Acked) -> bool {
         let mss = self.mss();
         let may_probe = self.data_end() > self.snd_nxt && self.snd_limit() > self.snd_nxt;
         let pipe = self.pipe();
@@ -44,8 +45,10 @@ impl Tcb {
         match r.frto {
             STARTED if sack => {}
             STARTED if acked.cumulative > 0 && may_probe => {
+                // Step 2b: two segments, and no more.
                 r.frto = PROBING;
                 self.cc.cwnd = pipe.saturating_add(2 * mss);
+                return false;
             }
             STARTED if acked.cumulative == 0 && !acked.duplicate => {}
             PROBING if acked.cumulative == 0 && !acked.duplicate => {}
@@ -56,5 +59,6 @@ impl Tcb {
                 r.frto = OFF;
             }
         }
+        true
     }
 }

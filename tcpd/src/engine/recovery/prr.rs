@@ -7,9 +7,15 @@ use crate::engine::seq::clamp;
 use crate::engine::tcb::Tcb;
 
 impl Tcb {
-    /// Recovery begins.
-    pub(super) fn begin_rate_reduction(&mut self) {
-        let flight = clamp(self.flight()).max(1);
+    /// Recovery begins. RFC 9937 5, RecoverFS: what may yet be delivered in it, so without what had
+    /// been selectively acknowledged before, and with what this acknowledgement delivers.
+    pub(super) fn begin_rate_reduction(&mut self, acked: &Acked) {
+        let flight = if self.has_sack() {
+            (self.flight() + acked.delivered).saturating_sub(u64::from(self.recovery.sacked))
+        } else {
+            self.flight()
+        };
+        let flight = clamp(flight).max(1);
         let r = &mut self.recovery;
         r.prr_delivered = 0;
         r.prr_out = 0;

@@ -15,12 +15,15 @@ impl Tcb {
         self.count_duplicates(acked);
         self.note_arrival(now, acked);
         let probe = self.end_tail_probe(now, acked);
+        if self.has_sack() {
+            // RFC 8985 6.2 step 4: also when the duplicate takes the whole recovery back.
+            self.adapt_reordering_window(acked.dsack.is_some() && !probe);
+        }
         if self.try_undo(log, now, acked, probe) {
             self.sync(log);
             return;
         }
         let lost = if self.has_sack() {
-            self.adapt_reordering_window(acked.dsack.is_some() && !probe);
             self.detect_losses(log, now)
         } else {
             self.detect_losses_by_duplicates(log, acked)
@@ -42,8 +45,9 @@ impl Tcb {
             }
             Phase::Recovery => self.reduce_rate(acked, lost),
             Phase::Loss => {
-                self.go_on_with_frto(acked);
-                self.grow(now, acked);
+                if self.go_on_with_frto(acked) {
+                    self.grow(now, acked);
+                }
             }
         }
     }
@@ -75,7 +79,7 @@ impl Tcb {
         r.high_rxt = una;
         r.frto = 0;
         r.probe_end = 0;
-        self.begin_rate_reduction();
+        self.begin_rate_reduction(acked);
         self.reduce_rate(acked, lost);
     }
 

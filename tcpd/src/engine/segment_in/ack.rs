@@ -57,7 +57,9 @@ impl Conn {
         let watch = Watch::begin(&self.tcb);
         let sample = self.sample_rate(&acked.delivery, ctx.now);
         let lost = self.rt.sent.lost();
-        if flight > 0 {
+        // What arrived twice may be told when nothing is in flight any more: it takes a reduction
+        // back (RFC 3708 3), or answers a tail loss probe (RFC 8985 7.4.2).
+        if flight > 0 || acked.dsack.is_some() {
             self.tcb.recover(&mut self.rt.sent, ctx.now, &acked);
         }
         let lost = self.rt.sent.lost().saturating_sub(lost);
