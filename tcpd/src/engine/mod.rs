@@ -43,7 +43,8 @@
 //! | 1122 4.2.3.9 | an unreachable host is a soft error | while connecting it ends the attempt | as Linux (RFC 5461): another address can be tried |
 //! | 4821 7.6.1 | the search for the path MTU goes by halves from below | after a black hole the size from before is tried first | an outage looks like a black hole |
 //! | 6298 2.4 | timeouts are at least a second | 200 ms above the round-trip time | as everybody |
-//! | 8985 7.3 | a tail loss probe is one segment, and none is sent in recovery | two of new data; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
+//! | 8985 7.1, 7.3 | a tail loss probe is one segment, once, and none is sent in recovery | two of new data; up to three in a row, each after twice the wait, before the timeout; recovery that falls silent is probed with its first segment | as QUIC (RFC 9002 6.2): one lost acknowledgement must not cost a delayed one or a timeout |
+//! | 5682 3.1 | F-RTO sends new data after the first acknowledgement, with SACK too | what counts as lost; new data only without SACK | selective acknowledgements decide it as well, and most timeouts are genuine |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
 //! | 9406 4.2 | eight round-trip samples a round, each an acknowledgement; L is 8 | a sample counts for up to four; L is infinite | peers that merge acknowledge 64 KiB at once |
 //! | 9438 4.6, 5681 eq. 4 | the reduction is from the flight | from what of the window was used in this round (RFC 7661) | the flight may be the rest of a burst |

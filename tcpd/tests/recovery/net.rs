@@ -6,7 +6,7 @@ use tcpd::engine::{
     Actions, AppWords, Buffers, Config, ConnId, Engine, Notice, OpenParams, Payload, Route,
     SegmentMeta, SocketRef, Tcb,
 };
-use wire::tcp::Repr;
+use wire::tcp::{Flags, Repr};
 
 pub(crate) const MS: Nanos = 1_000_000;
 pub(crate) const S: Nanos = 1_000 * MS;
@@ -37,7 +37,7 @@ impl Buffers for Nowhere {
     }
 }
 
-/// A path, the same both ways; only data is lost or reordered.
+/// A path, the same both ways; only data is reordered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Path {
     /// Round-trip time.
@@ -48,6 +48,8 @@ pub(crate) struct Path {
     pub(crate) queue: u64,
     /// Probability of loss for each wire segment.
     pub(crate) loss: f64,
+    /// The same for bare acknowledgements.
+    pub(crate) ack_loss: f64,
     /// Probability for each wire segment to be late.
     pub(crate) reorder: f64,
     /// By how much at the most.
@@ -68,6 +70,7 @@ impl Path {
             rate,
             queue: (rate * rtt_us / 1_000_000).max(150_000),
             loss: 0.0,
+            ack_loss: 0.0,
             reorder: 0.0,
             late: 0,
             gro: false,
@@ -291,7 +294,10 @@ fn turn(side: &mut Side, now: Nanos, path: &Path, rng: &mut fastrand::Rng) {
             side.wire.free_at = side.wire.free_at.max(now);
             let waiting = (side.wire.free_at - now) * path.rate / S;
             let full = len > 0 && waiting > path.queue;
-            let lost = full || (len > 0 && rng.f64() < path.loss);
+            // A handshake is not what this is about.
+            let syn = segment.repr.flags.contains(Flags::SYN);
+            let loss = if len > 0 { path.loss } else { path.ack_loss };
+            let lost = full || (!syn && loss > 0.0 && rng.f64() < loss);
             if !full {
                 side.wire.free_at += (u64::from(len) + 66) * S / path.rate;
             }

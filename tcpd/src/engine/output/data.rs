@@ -253,7 +253,7 @@ pub(super) fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, 
     }
     if !tcb.deadlines.is_armed(Timer::Retransmit) {
         arm_retransmit(tcb, ctx);
-    } else if tcb.deadlines.is_armed(Timer::TailProbe) || tcb.recovery.probe_end == 0 {
+    } else {
         super::arm_tail_probe(tcb, ctx);
     }
 }

@@ -72,6 +72,11 @@ pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
     more
 }
 
+/// Tail loss probes in a row, each after twice as long a wait as the one before (RFC 9002 6.2.1).
+/// On a path of a millisecond a timeout is a hundred round-trip times away: one lost probe, or one
+/// lost answer, must not cost them.
+const MAX_PROBES: u32 = 3;
+
 /// RFC 6298 5.1, 5.3: (re)starts the retransmission timer, and the probe for the tail.
 pub(crate) fn arm_retransmit(tcb: &mut Tcb, ctx: &Ctx<'_>) {
     let at = ctx.now + tcb.rtt.timeout(ctx.config);
@@ -94,7 +99,7 @@ pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
         phase == Phase::Open && tcb.recovery.sacked > 0 && tcb.deadlines.is_armed(Timer::Reorder);
     if tcb.rtt.srtt == 0
         || tcb.rtt.backoff > 0
-        || tcb.recovery.probe_end != 0
+        || tcb.recovery.rack.probes >= MAX_PROBES
         || awaited
         || tcb.flight() == 0
         || !tcb.negotiated.has(super::options::flag::SACK)
@@ -103,11 +108,20 @@ pub(crate) fn arm_tail_probe(tcb: &mut Tcb, ctx: &Ctx<'_>) {
     }
     let mut wait = 2 * tcb.rtt.srtt + 2 * super::config::MILLISECOND;
     if tcb.flight() <= u64::from(tcb.mss()) {
-        // One segment: the peer may hold its acknowledgement back.
-        wait += ctx.config.rto_min;
+        // One segment: the peer may hold its acknowledgement back. In recovery it is one that was
+        // lost before, and a copy too many costs less than a timeout: peers like ours are given
+        // their time then, but not the slowest.
+        wait += match phase {
+            Phase::Recovery => ctx.config.delayed_ack.min(ctx.config.rto_min),
+            _ => ctx.config.rto_min,
+        };
     }
-    let mut at = ctx.now + wait;
+    let probes = tcb.recovery.rack.probes;
+    let mut at = ctx.now + (wait << probes);
     if let Some(rto) = tcb.deadlines.get(Timer::Retransmit) {
+        if at >= rto && probes > 0 {
+            return;
+        }
         at = at.min(rto);
     }
     tcb.deadlines.arm(Timer::TailProbe, at);

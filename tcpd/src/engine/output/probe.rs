@@ -17,6 +17,9 @@ use crate::engine::timers::Timer;
 /// probed too: when it falls silent, the first segment leaves once more, because its
 /// retransmission or the acknowledgement of it may be lost with nothing behind it to show it.
 ///
+/// A probe without an answer is followed by two more, if the timeout is far enough off (see
+/// [`super::arm_tail_probe`]).
+///
 /// After a restore the last segment shows whether it ever left. A peer without SACK is probed
 /// only then, and can only answer to the first segment.
 pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
@@ -54,14 +57,24 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.sync(&mut conn.rt.sent);
-        conn.tcb.recovery.probe_is_retrans = 1;
+        let r = &mut conn.tcb.recovery;
+        r.probe_is_retrans = if r.probe_end == end {
+            r.probe_is_retrans.saturating_add(1)
+        } else {
+            1
+        };
         end
     };
     let tcb = &mut conn.tcb;
     tcb.recovery.probe_end = end;
     tcb.deadlines.stop(Timer::TailProbe);
-    // RFC 8985 7.3: the timeout counts from the probe.
-    arm_retransmit(tcb, ctx);
+    tcb.recovery.rack.probes = tcb.recovery.rack.probes.saturating_add(1);
+    if tcb.recovery.rack.probes == 1 {
+        // RFC 8985 7.3: the timeout counts from the probe; not from further ones.
+        arm_retransmit(tcb, ctx);
+    } else {
+        super::arm_tail_probe(tcb, ctx);
+    }
 }
 
 /// Bytes of new data that a probe may carry: all that there are, or whole segments.

@@ -104,7 +104,8 @@ pub struct Recovery {
     pub lost: u32,
     /// F-RTO: 0 off, 1 the timeout's segment is out, 2 new data was sent behind it.
     pub frto: u32,
-    /// 1 if the tail loss probe carried what had been sent before (RFC 8985 7.1, TLP.is_retrans).
+    /// How often the tail loss probe's end was sent again (RFC 8985 7.1, TLP.is_retrans); 0 if it
+    /// carried new data.
     pub probe_is_retrans: u32,
     /// 1 while the send log does not know yet that what lies below `loss_point` is lost.
     pub presumed: u32,

@@ -39,8 +39,8 @@ pub struct Rack {
     pub persist: u32,
     /// RACK.reordering_seen: how often.
     pub reordering_seen: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Tail loss probes sent since the peer last told that something had arrived.
+    pub probes: u32,
 }
 
 impl Tcb {

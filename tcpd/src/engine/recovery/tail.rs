@@ -10,10 +10,13 @@ use abi::Nanos;
 impl Tcb {
     /// `probe_end` is where the probe ends. RFC 8985 7.4.2: whether a tail loss probe repaired a loss, which must be answered once. It
     /// did not if it arrived beside the original (the peer says so by a D-SACK or by a second
-    /// acknowledgement of the same); it did if later data is acknowledged without that. Returns
+    /// acknowledgement of the same, once for each time that it was sent); it did if later data is acknowledged without that. Returns
     /// whether the duplicate that is reported was the probe.
     pub(super) fn end_tail_probe(&mut self, now: Nanos, acked: &Acked) -> bool {
         let r = &mut self.recovery;
+        if acked.cumulative > 0 || acked.delivered > 0 {
+            r.rack.probes = 0;
+        }
         let end = r.probe_end;
         if end == 0 || self.snd_una < end {
             return false;
@@ -26,7 +29,10 @@ impl Tcb {
         let reported = acked.dsack.is_some_and(|(_, right)| right == end);
         let again = self.snd_una == end && acked.cumulative == 0 && acked.delivered == 0;
         if reported || again {
-            r.probe_end = 0;
+            r.probe_is_retrans -= 1;
+            if r.probe_is_retrans == 0 {
+                r.probe_end = 0;
+            }
             return reported;
         }
         if self.snd_una == end {

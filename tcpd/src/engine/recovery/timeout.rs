@@ -34,6 +34,7 @@ impl Tcb {
         r.dupacks = 0;
         r.reno_sacked = 0;
         r.probe_end = 0;
+        r.rack.probes = 0;
         r.frto = if first { frto::STARTED } else { frto::OFF };
         self.sync(log);
         // What is not lost is in the network, and does not take the segment's place.
