@@ -66,6 +66,8 @@ counters! {
     IrqFired = "irq_fired",
     /// Frames lost by the impairment.
     ImpairLost = "impair_lost",
+    /// Frames it marked as congestion experienced instead.
+    ImpairMarked = "impair_marked",
     /// Frames it doubled.
     ImpairDuplicated = "impair_duplicated",
     /// Frames it held back behind later ones.

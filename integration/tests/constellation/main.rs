@@ -11,6 +11,7 @@ mod counters;
 mod crash_points;
 mod faults;
 mod hostile;
+mod marks;
 mod opening;
 mod path;
 mod readiness;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         opening::add(trials);
         urgent::add(trials);
         path::add(trials);
+        marks::add(trials);
         readiness::add(trials);
         counters::add(trials);
         hostile::add(trials);

@@ -25,13 +25,13 @@ const MIB: u64 = 1 << 20;
 
 /// `struct tcp_info` of either end, as bytes.
 #[derive(Debug)]
-struct Info(Vec<u8>);
+pub(crate) struct Info(Vec<u8>);
 
 impl Info {
     fn u8(&self, at: usize) -> u8 {
         self.0[at]
     }
-    fn u32(&self, at: usize) -> u32 {
+    pub(crate) fn u32(&self, at: usize) -> u32 {
         u32::from_ne_bytes(self.0[at..at + 4].try_into().unwrap_or_default())
     }
     fn u64(&self, at: usize) -> u64 {
@@ -39,7 +39,7 @@ impl Info {
     }
 }
 
-fn info_of_kernel(stream: &impl AsRawFd) -> Result<Info> {
+pub(crate) fn info_of_kernel(stream: &impl AsRawFd) -> Result<Info> {
     let mut bytes = vec![0u8; 248];
     let mut len = libc::socklen_t::try_from(bytes.len())?;
     #[expect(unsafe_code, reason = "nix has no TCP_INFO")]
@@ -57,7 +57,7 @@ fn info_of_kernel(stream: &impl AsRawFd) -> Result<Info> {
     Ok(Info(bytes))
 }
 
-fn info_of_stack(stream: &libsocket::TcpStream) -> Result<Info> {
+pub(crate) fn info_of_stack(stream: &libsocket::TcpStream) -> Result<Info> {
     let bytes = stream.tcp_info()?;
     ensure!(bytes.len() == 248, "{} bytes", bytes.len());
     Ok(Info(bytes))
@@ -67,13 +67,15 @@ const OPTIONS: usize = 5;
 const WSCALE: usize = 6;
 const SND_MSS: usize = 16;
 const RTT: usize = 68;
-const CWND: usize = 80;
+pub(crate) const SSTHRESH: usize = 76;
+pub(crate) const CWND: usize = 80;
 const ADVMSS: usize = 84;
 const PMTU: usize = 60;
+pub(crate) const TOTAL_RETRANS: usize = 100;
 const ACKED: usize = 120;
 const RECEIVED: usize = 128;
 const DELIVERED: usize = 192;
-const DELIVERED_CE: usize = 196;
+pub(crate) const DELIVERED_CE: usize = 196;
 /// `TCPI_OPT_ECN`.
 const OPT_ECN: u8 = 8;
 

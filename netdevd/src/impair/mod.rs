@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   fate    what happens to a frame by chance: a pure function of seed and order
+//!   mark    congestion marks instead of losses
 //!   line    a transmitter of limited rate and its queue
 //!   pipe    frames on their way: delayed, limited, held back
 //! ```
@@ -13,6 +14,7 @@
 
 mod fate;
 mod line;
+mod mark;
 mod pipe;
 
 pub use fate::{Fate, Fates};
@@ -112,6 +114,7 @@ fn feed(pipe: &mut Pipe, scratch: &mut Vec<u8>, frame: &Frame<'_>, now: Nanos) {
 fn count(pipe: &mut Pipe, stats: &mut Stats) {
     let faults = pipe.take_faults();
     stats.add(Counter::ImpairLost, faults.lost);
+    stats.add(Counter::ImpairMarked, faults.marked);
     stats.add(Counter::ImpairDuplicated, faults.duplicated);
     stats.add(Counter::ImpairReordered, faults.reordered);
     stats.add(Counter::ImpairCorrupted, faults.corrupted);

@@ -2,6 +2,7 @@
 
 use super::fate::Fates;
 use super::line::Line;
+use super::mark::mark;
 use crate::device::earlier;
 use abi::Nanos;
 use abi::config::Impairment;
@@ -32,6 +33,8 @@ pub struct Packet {
 pub struct Faults {
     /// Lost.
     pub lost: u64,
+    /// Marked instead of lost.
+    pub marked: u64,
     /// Doubled.
     pub duplicated: u64,
     /// Held back.
@@ -58,6 +61,8 @@ pub struct Pipe {
     line: Line,
     rate_kbps: u64,
     limit: usize,
+    /// Losses become marks, where the transport understands them.
+    ecn: bool,
     /// When the last frame gets out: delays vary, order is the business of reordering.
     last: Nanos,
     /// When which packet gets out; packets of one time in their order.
@@ -86,6 +91,7 @@ impl Pipe {
             line: Line::default(),
             rate_kbps: config.rate_kbps,
             limit: limit(config),
+            ecn: config.ecn,
             last: 0,
             order: BinaryHeap::new(),
             packets: BTreeMap::new(),
@@ -101,6 +107,7 @@ impl Pipe {
         self.fates.set(config, self.direction);
         self.rate_kbps = config.rate_kbps;
         self.limit = limit(config);
+        self.ecn = config.ecn;
     }
 
     /// Whether nothing is under way.
@@ -114,22 +121,32 @@ impl Pipe {
         let len = pieces.iter().map(|p| p.len()).sum();
         // Drawn before the queue is looked at: a full queue must not move later fates.
         let fate = self.fates.draw();
+        let mut frame = self.spare.pop().unwrap_or_default();
+        frame.clear();
+        pieces.iter().for_each(|p| frame.extend_from_slice(p));
         if fate.lost {
-            self.faults.lost += 1;
-            return;
+            if !(self.ecn && mark(&mut frame)) {
+                self.faults.lost += 1;
+                self.keep(frame);
+                return;
+            }
+            self.faults.marked += 1;
         }
         let copies = if fate.twice { 2 } else { 1 };
         self.faults.duplicated += copies - 1;
-        for _ in 0..copies {
+        for copy in 1..=copies {
             let Some(out) = self.admit(now, len) else {
                 self.faults.overflow += 1;
+                self.keep(frame);
                 return;
             };
             let at = out.saturating_add(fate.delay).max(self.last);
             self.last = at;
-            let mut bytes = self.spare.pop().unwrap_or_default();
-            bytes.clear();
-            pieces.iter().for_each(|p| bytes.extend_from_slice(p));
+            let bytes = if copy == copies {
+                std::mem::take(&mut frame)
+            } else {
+                frame.clone()
+            };
             let mut packet = Packet { hdr, bytes };
             if let Some(bit) = fate.flip {
                 flip(&mut packet, bit);
@@ -202,8 +219,12 @@ impl Pipe {
 
     /// Takes a packet's buffer back for later ones.
     pub fn recycle(&mut self, packet: Packet) {
+        self.keep(packet.bytes);
+    }
+
+    fn keep(&mut self, buffer: Vec<u8>) {
         if self.spare.len() < 64 {
-            self.spare.push(packet.bytes);
+            self.spare.push(buffer);
         }
     }
 

@@ -211,3 +211,31 @@ fn delay_takes_no_place_in_the_queue_of_a_limited_link() {
         assert_eq!(number(&pipe.pop(at).unwrap()), i);
     }
 }
+
+// As the `ecn` of `tc netem`: the same frames are hit, and marked where that is understood.
+#[test]
+fn losses_become_marks_where_they_are_understood() {
+    let c = Impairment {
+        loss: 0.1,
+        ecn: true,
+        ..config()
+    };
+    let send = |tos: u8| {
+        let mut pipe = Pipe::new(&c, 0);
+        let mut bytes = vec![0; 64];
+        bytes[12..16].copy_from_slice(&[8, 0, 0x45, tos]);
+        let mut marked = 0;
+        for _ in 0..1000 {
+            pipe.push(0, VirtioNetHdr::default(), &[&bytes]);
+            let packet = pipe.pop(0);
+            marked += packet.map_or(0, |p| u64::from(p.bytes[15] & 3 == 3));
+        }
+        let faults = pipe.take_faults();
+        assert_eq!(marked, faults.marked);
+        (faults.lost, faults.marked)
+    };
+    let (lost, _) = send(0);
+    assert!((60..140).contains(&lost));
+    assert_eq!(send(0), (lost, 0));
+    assert_eq!(send(2), (0, lost));
+}

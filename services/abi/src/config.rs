@@ -143,6 +143,9 @@ pub struct Impairment {
     /// Frames that are lost in a row, on average, with `loss` the share of all in the end; up to
     /// 1: each by itself.
     pub loss_burst: f64,
+    /// Whether packets of transports that understand congestion marks (RFC 3168) are marked
+    /// instead of lost by `loss`.
+    pub ecn: bool,
     /// Probability that a frame is sent twice.
     pub duplicate: f64,
     /// Probability that a frame is held back behind later ones.

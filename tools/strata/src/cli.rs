@@ -206,6 +206,10 @@ pub struct Impair {
     /// Frames that are lost in a row, on average
     #[arg(long, default_value_t = 1.0, value_name = "N")]
     pub loss_burst: f64,
+    /// Mark packets as congestion experienced, where their transport understands it, instead of
+    /// losing them
+    #[arg(long, requires = "loss")]
+    pub ecn: bool,
     /// Probability that a frame is sent twice
     #[arg(long)]
     pub duplicate: Option<Probability>,

@@ -16,6 +16,7 @@ pub(super) fn impair(cli: &Cli, arguments: &Impair) -> anyhow::Result<()> {
         seed: arguments.seed,
         loss: probability(arguments.loss),
         loss_burst: arguments.loss_burst,
+        ecn: arguments.ecn,
         duplicate: probability(arguments.duplicate),
         reorder: probability(arguments.reorder),
         corrupt: probability(arguments.corrupt),

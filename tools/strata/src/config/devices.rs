@@ -297,6 +297,7 @@ fn impairment(written: &ImpairmentFile) -> Impairment {
         seed: written.seed,
         loss: probability(written.loss),
         loss_burst: written.loss_burst,
+        ecn: written.ecn,
         duplicate: probability(written.duplicate),
         reorder: probability(written.reorder),
         corrupt: probability(written.corrupt),

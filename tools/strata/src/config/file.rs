@@ -91,6 +91,8 @@ pub struct ImpairmentFile {
     pub loss: Option<Probability>,
     /// Frames that are lost in a row, on average.
     pub loss_burst: f64,
+    /// Mark packets that understand it instead of losing them.
+    pub ecn: bool,
     /// Probability that a frame is sent twice.
     pub duplicate: Option<Probability>,
     /// Probability that a frame is held back behind later ones.

@@ -46,6 +46,7 @@ pub struct Traffic {
 impl Traffic {
     fn add(&mut self, more: Faults) {
         self.faults.lost += more.lost;
+        self.faults.marked += more.marked;
         self.faults.duplicated += more.duplicated;
         self.faults.reordered += more.reordered;
         self.faults.corrupted += more.corrupted;

@@ -1,0 +1,118 @@
+//! Congestion marks from the path (RFC 3168), against the kernel's TCP, both ways: the sender
+//! slows down as for a loss, and nothing is lost or sent again.
+
+use crate::path::{
+    CWND, DELIVERED_CE, Info, SSTHRESH, TOTAL_RETRANS, info_of_kernel, info_of_stack,
+};
+use abi::config::Impairment;
+use anyhow::{Context, Result, ensure};
+use integration::Trials;
+use integration::transfer::{Writes, one_way};
+use libsocket::Stack;
+use nix::sys::socket::{setsockopt, sockopt::TcpCongestion};
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use strata::lab::{Lab, LabConfig, LabDevice};
+use strata::link::{Link, Port};
+use strata::netns::{Namespace, create_veth_into, no_offload, set_address, set_up};
+
+pub(crate) fn add(trials: &mut Trials) {
+    trials.add("ce_marks_slow_both_senders_down", marks);
+}
+
+const NEAR: &str = "marks0";
+const FAR: &str = "marks1";
+const PORT: u16 = 5001;
+
+/// A path without loss, so quick that a few megabytes take a second.
+fn clean() -> Impairment {
+    Impairment {
+        seed: 11,
+        delay_us: 2_000,
+        rate_kbps: 200_000,
+        ..Impairment::default()
+    }
+}
+
+/// The same with one frame in a hundred marked.
+fn marking() -> Impairment {
+    Impairment {
+        loss: 0.01,
+        ecn: true,
+        ..clean()
+    }
+}
+
+fn marks() -> Result<()> {
+    let lab = Lab::start(&LabConfig {
+        kind: Some(LabDevice::Packet),
+        offload: false,
+        bare: true,
+        extra: "[tcp]\necn = \"on\"\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let far = Namespace::new("marks")?;
+    create_veth_into(NEAR, FAR, far.as_fd())?;
+    no_offload(NEAR)?;
+    set_up(NEAR)?;
+    let host = lab.host;
+    far.run(move || -> Result<()> {
+        no_offload(FAR)?;
+        set_address(FAR, format!("{host}/24").parse()?)?;
+        set_up(FAR)
+    })??;
+    let link = Link::start(vec![Port::open(&lab.host_interface)?, Port::open(NEAR)?])?;
+    for stack_sends in [true, false] {
+        let port = PORT + u16::from(stack_sends);
+        sends(&lab, &far, &link, port, stack_sends)
+            .with_context(|| format!("stack sends: {stack_sends}\n{}", lab.log()))?;
+    }
+    link.stop()
+}
+
+fn sends(lab: &Lab, far: &Namespace, link: &Link, port: u16, stack_sends: bool) -> Result<()> {
+    let path = link.path(&clean(), &clean());
+    link.assign(port, path);
+    let host = lab.host;
+    let listener = far.run(move || TcpListener::bind((host, port)))??;
+    // The kernel's default may be one that marks do not concern.
+    setsockopt(&listener, TcpCongestion, &OsString::from("cubic"))?;
+    let ours = Stack::open(lab.path()).connect((host, port))?;
+    let (theirs, _) = listener.accept()?;
+    // The handshake carries no data and takes no marks: it would be lost.
+    let ways = match stack_sends {
+        true => [marking(), clean()],
+        false => [clean(), marking()],
+    };
+    link.set(path, &ways[0], &ways[1]);
+    let (s, k) = (ours.try_clone()?, theirs.try_clone()?);
+    let len = 4 << 20;
+    match stack_sends {
+        true => one_way(ours, theirs, len, Writes::BIG)?,
+        false => one_way(theirs, ours, len, Writes::BIG)?,
+    };
+    let (s, k) = (info_of_stack(&s)?, info_of_kernel(&k)?);
+    let (sender, receiver): (&Info, &Info) = if stack_sends { (&s, &k) } else { (&k, &s) };
+    let way = link.traffic(path)[usize::from(!stack_sends)].faults;
+    let told = sender.u32(DELIVERED_CE);
+    let (again, window) = (sender.u32(TOTAL_RETRANS), sender.u32(CWND));
+    eprintln!(
+        "stack sends: {stack_sends}: {} marked, {told} segments told of, window {window}, \
+         threshold {}, {again} sent again",
+        way.marked,
+        sender.u32(SSTHRESH)
+    );
+    ensure!(way.marked >= 5, "{} frames were marked", way.marked);
+    ensure!((way.lost, way.overflow) == (0, 0), "{way:?}");
+    ensure!(told > 0, "the sender was told of no mark");
+    ensure!(again == 0, "{again} segments were sent again");
+    // RFC 3168 6.1.2: as for a loss. Without marks nothing would have ended slow start.
+    ensure!(
+        sender.u32(SSTHRESH) < 1_000 && window < 200,
+        "a window of {window}, {} marks",
+        way.marked
+    );
+    ensure!(receiver.u32(TOTAL_RETRANS) == 0, "the receiver sent data");
+    Ok(())
+}
