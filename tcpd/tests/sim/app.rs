@@ -111,6 +111,11 @@ impl App {
         }
     }
 
+    /// Writes before the connection is made (`MSG_FASTOPEN`).
+    pub(crate) fn write_ahead(&mut self, record: &Tcb, memory: &mut Memory) {
+        self.write(record, memory);
+    }
+
     /// Everything was sent and received, and both ends said so.
     fn is_done(&self, record: &Tcb) -> bool {
         self.words.shut_wr && record.peer_finished() && self.is_delivered()
@@ -168,7 +173,10 @@ impl App {
             return None;
         }
         if self.words.written == self.script.send.total {
-            if self.script.end == End::Close {
+            if let End::Linger(seconds) = self.script.end {
+                self.options.push(SockOpt::Linger(Some(seconds)));
+            }
+            if matches!(self.script.end, End::Close | End::Linger(_)) {
                 self.close();
                 return None;
             }

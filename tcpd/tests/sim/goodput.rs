@@ -27,6 +27,7 @@ fn goodput(
         mtu_probing: abi::config::MtuProbing::Blackhole,
         congestion,
         syn_backlog: 1_024,
+        fast_open: false,
     };
     let plan = Plan {
         seed,

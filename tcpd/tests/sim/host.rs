@@ -86,6 +86,10 @@ impl Host {
     pub(crate) fn listen(&mut self, now: Nanos, local: Endpoint) {
         let (id, _) = self.open(now);
         self.engine.bind(now, id, local).unwrap();
+        if self.plan.fast_open {
+            let option = abi::session::SockOpt::FastOpen(16);
+            self.engine.set_option(now, id, &option).unwrap();
+        }
         self.engine.listen(now, id, 128).unwrap();
         self.commit_all();
     }
@@ -106,14 +110,23 @@ impl Host {
             mtu: 1500,
         };
         let generation = self.engine.record(id).unwrap().generation;
-        let app = app(id, generation);
+        let mut app = app(id, generation);
         for option in &app.options {
             let _ = self.engine.set_option(now, id, option);
         }
-        let outcome = self
-            .engine
-            .bind(now, id, local)
-            .and_then(|_| self.engine.connect(now, id, remote, &route));
+        let outcome = self.engine.bind(now, id, local).and_then(|_| {
+            if !self.plan.fast_open {
+                return self.engine.connect(now, id, remote, &route);
+            }
+            if let Some(record) = self.engine.record(id)
+                && let Some(memory) = self.memories.sockets.get_mut(&owner.slot)
+            {
+                app.write_ahead(record, memory);
+            }
+            let written = app.words.written;
+            self.engine
+                .connect_with_data(now, id, remote, &route, written)
+        });
         if let Err(errno) = outcome {
             self.engine.close(now, id);
             self.commit_all();

@@ -6,6 +6,17 @@ use abi::{Endpoint, Nanos};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 use tcpd::engine::{IcmpError, IcmpKind};
+use wire::SeqNumber;
+use wire::tcp::Flags;
+
+/// Errors that do not concern size.
+const UNREACHABLE: [IcmpKind; 5] = [
+    IcmpKind::NetUnreachable,
+    IcmpKind::HostUnreachable,
+    IcmpKind::ProtocolUnreachable,
+    IcmpKind::PortUnreachable,
+    IcmpKind::ParameterProblem,
+];
 
 /// A bad state ends after this, whether packets came or not.
 const LONGEST_BURST: Nanos = 2_000_000_000;
@@ -51,6 +62,12 @@ pub(crate) struct Impairment {
     pub(crate) mtu: Vec<(Nanos, u16)>,
     /// Whether a packet that is too big is reported.
     pub(crate) icmp: bool,
+    /// Probability that a packet meets a router that does not know the way, and says so. Not a
+    /// SYN: that ends the attempt.
+    pub(crate) unreachable: f64,
+    /// Probability that somebody who knows the ports sends an ICMP error about what is not in
+    /// flight.
+    pub(crate) forged: f64,
     /// When the link is down.
     pub(crate) outages: Vec<(Nanos, Nanos)>,
     /// Packets arrive in bunches, at multiples of this; 0: as they come.
@@ -73,6 +90,8 @@ impl Impairment {
             mark_at: 0,
             mtu: Vec::new(),
             icmp: true,
+            unreachable: 0.0,
+            forged: 0.0,
             outages: Vec::new(),
             bunch: 0,
             ack_filter: false,
@@ -191,6 +210,10 @@ impl Link {
             self.lose(now, "too big", &packet, trace);
             return;
         }
+        if self.gets_icmp(now, &packet) {
+            self.lose(now, "no way", &packet, trace);
+            return;
+        }
         let down = |&(from, to): &(Nanos, Nanos)| (from..to).contains(&time);
         if self.impairment.outages.iter().any(down) {
             self.lose(now, "outage", &packet, trace);
@@ -222,9 +245,42 @@ impl Link {
     }
 
     fn report_too_big(&mut self, now: Nanos, packet: &Packet) {
-        if !self.impairment.icmp {
-            return;
+        if self.impairment.icmp {
+            let mtu = self.impairment.mtu_at(now - self.start);
+            let seq = packet.repr().0.seq;
+            self.report(now, packet, seq, IcmpKind::FragmentationNeeded { mtu });
         }
+    }
+
+    /// ICMP errors for other reasons than size; returns whether the packet is lost for a true one.
+    fn gets_icmp(&mut self, now: Nanos, packet: &Packet) -> bool {
+        let (unreachable, forged) = (self.impairment.unreachable, self.impairment.forged);
+        let (repr, _) = packet.repr();
+        let syn = repr.flags.contains(Flags::SYN);
+        if forged > 0.0 && self.rng.f64() < forged {
+            let kind = match self.rng.u8(..6) {
+                5 => IcmpKind::FragmentationNeeded {
+                    mtu: [0, 68, 600, 1_279][self.rng.usize(..4)],
+                },
+                n => UNREACHABLE[usize::from(n)],
+            };
+            // Just behind a SYN, or anywhere.
+            let seq = if syn {
+                repr.seq + 1
+            } else {
+                SeqNumber(self.rng.u32(..))
+            };
+            self.report(now, packet, seq, kind);
+        }
+        let lost = unreachable > 0.0 && !syn && self.rng.f64() < unreachable;
+        if lost {
+            let kind = UNREACHABLE[self.rng.usize(..UNREACHABLE.len())];
+            self.report(now, packet, repr.seq, kind);
+        }
+        lost
+    }
+
+    fn report(&mut self, now: Nanos, packet: &Packet, seq: SeqNumber, kind: IcmpKind) {
         let (repr, _) = packet.repr();
         let error = IcmpError {
             local: Endpoint {
@@ -235,10 +291,8 @@ impl Link {
                 port: repr.dst_port,
                 ..packet.dst
             },
-            seq: repr.seq,
-            kind: IcmpKind::FragmentationNeeded {
-                mtu: self.impairment.mtu_at(now - self.start),
-            },
+            seq,
+            kind,
         };
         self.order += 1;
         let at = now + 2 * self.impairment.delay + 1_000;

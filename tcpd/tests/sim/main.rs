@@ -108,6 +108,38 @@ fn simultaneous_opens() {
     });
 }
 
+/// RFC 9293 3.5, with what else links do, and deaths at either end.
+#[test]
+fn simultaneous_opens_in_trouble() {
+    seeds("simultaneous_opens_in_trouble", 4_500..4_530, |seed| {
+        let kill = [0.0, 0.05][(seed % 2) as usize];
+        let plan = Plan::random(seed).with_trouble().with_icmp();
+        Plan {
+            simultaneous: true,
+            connections: 1,
+            ..plan.with_kills([kill, kill])
+        }
+    });
+}
+
+/// RFC 5927, RFC 1122 4.2.3.9: errors that are true end no connection, and forged ones nothing.
+#[test]
+fn icmp_errors() {
+    seeds("icmp_errors", 8_500..8_540, |seed| {
+        let kill = [0.0, 0.02][(seed % 2) as usize];
+        Plan::random(seed).with_icmp().with_kills([kill, kill])
+    });
+}
+
+/// RFC 7413.
+#[test]
+fn fast_open() {
+    seeds("fast_open", 9_000..9_040, |seed| {
+        let kill = [0.0, 0.02][(seed % 2) as usize];
+        Plan::random(seed).with_fast_open().with_kills([kill, kill])
+    });
+}
+
 #[test]
 fn many_connections_at_once() {
     seeds("many_connections_at_once", 5_000..5_003, |seed| {

@@ -44,6 +44,8 @@ pub(crate) struct HostPlan {
     pub(crate) congestion: Algorithm,
     /// Half-open connections of a listener before it answers with cookies.
     pub(crate) syn_backlog: u32,
+    /// Data in SYNs is sent and taken (RFC 7413).
+    pub(crate) fast_open: bool,
 }
 
 /// How the applications of a run are drawn.
@@ -105,6 +107,7 @@ impl HostPlan {
             // Of a copy, so that what is drawn after it stays what it was.
             congestion: random_algorithm(&mut rng.clone()),
             syn_backlog: [1_024, 1_024, 1_024, 1, 0][rng.usize(..5)],
+            fast_open: false,
         }
     }
 }
@@ -198,6 +201,30 @@ impl Plan {
         self
     }
 
+    /// ICMP errors of all kinds, true ones and forged ones.
+    pub(crate) fn with_icmp(mut self) -> Self {
+        let mut rng = Rng::with_seed(self.seed ^ 0x1c3b);
+        for path in &mut self.paths {
+            path.unreachable = [0.0, 0.005, 0.05][rng.usize(..3)];
+            path.forged = [0.01, 0.1, 0.5][rng.usize(..3)];
+        }
+        self
+    }
+
+    /// Data in SYNs, and the same ports again, so that there are cookies. What is duplicated could
+    /// be delivered twice (RFC 7413 2.1), so nothing is.
+    pub(crate) fn with_fast_open(mut self) -> Self {
+        for path in &mut self.paths {
+            (path.duplicate, path.reorder, path.jitter) = (0.0, 0.0, 0);
+        }
+        for host in &mut self.hosts {
+            host.fast_open = true;
+        }
+        self.rounds = 3;
+        self.apps.bytes = self.apps.bytes.min(50_000);
+        self
+    }
+
     /// Crashes.
     pub(crate) fn with_kills(mut self, kill: [f64; 2]) -> Self {
         self.hosts[0].kill = kill[0];
@@ -227,6 +254,8 @@ impl Plan {
         if a.rude {
             for end in &mut ends {
                 *end = match rng.u8(..5) {
+                    // Of what is known already, so that what is drawn stays what it was.
+                    0 if (self.seed ^ u64::from(port)) & 1 == 0 => End::Linger(1 + u32::from(port)),
                     0 => End::Close,
                     1 => End::Abandon(rng.u64(0..=up + down)),
                     2 => End::Abort(rng.u64(0..=up + down)),
@@ -273,7 +302,9 @@ impl Plan {
 
     /// A path may be dead for longer than an orphan tries.
     pub(crate) fn is_hard(&self) -> bool {
-        let hard = |p: &Impairment| !p.outages.is_empty() || !p.icmp || p.loss != Loss::None;
+        let hard = |p: &Impairment| {
+            !p.outages.is_empty() || !p.icmp || p.loss != Loss::None || p.unreachable > 0.0
+        };
         self.paths.iter().any(hard) || matches!(self.far, Far::Model(..))
     }
 
@@ -290,6 +321,7 @@ impl Plan {
                 && p.outages.is_empty()
                 && p.bunch == 0
                 && !p.ack_filter
+                && p.unreachable == 0.0
         };
         self.far == Far::Engine
             && self.paths.iter().all(clean)
@@ -407,6 +439,10 @@ pub(crate) const FEATURES: &[Feature] = &[
     }),
     ("wrapping sequence numbers", |p| p.wraps = false),
     ("lost reports of MTUs", |p| both(p, |path| path.icmp = true)),
+    ("ICMP errors", |p| {
+        both(p, |path| (path.unreachable, path.forged) = (0.0, 0.0));
+    }),
+    ("Fast Open", |p| hosts(p, |host| host.fast_open = false)),
     ("ECN", |p| hosts(p, |host| host.ecn = EcnMode::Off)),
     ("ECN marks", |p| both(p, |path| path.mark_at = 0)),
     ("the rate limit", |p| both(p, |path| path.rate = 0)),

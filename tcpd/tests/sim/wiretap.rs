@@ -75,10 +75,11 @@ impl Wiretap {
             }
             flow.sent = flow.sent.max(1 + len);
             flow.scale = repr.options.window_scale;
-            flow.edge = flow.edge.max(1 + u64::from(repr.window));
-            let answers = other.open
-                && repr.flags.contains(Flags::ACK)
-                && u64::from(repr.ack.0.wrapping_sub(other.iss)) <= other.sent;
+            let acked = u64::from(repr.ack.0.wrapping_sub(other.iss));
+            let answers = other.open && repr.flags.contains(Flags::ACK) && acked <= other.sent;
+            // RFC 7413 4.2.2: it may acknowledge data that came with the SYN, too.
+            let from = if answers { acked } else { 1 };
+            flow.edge = flow.edge.max(from + u64::from(repr.window));
             flow.partner = answers.then_some(other.iss);
         } else if !flow.open {
             return;

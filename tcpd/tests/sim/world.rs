@@ -119,7 +119,9 @@ fn memory(plan: &HostPlan) -> MemoryConfig {
 }
 
 fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
-    let usual = Config::default();
+    let mut usual = Config::default();
+    usual.open.fast_open_client = plan.fast_open;
+    usual.open.fast_open_server = plan.fast_open;
     Config {
         // Handshakes outlive outages.
         syn_retries: usual.syn_retries + 3 * u32::from(hard),
@@ -376,6 +378,10 @@ impl World {
                 assert_eq!(stats.timeouts, 0, "timeouts on a clean link");
                 // Otherwise a probe of the tail may overtake a delayed acknowledgement.
                 assert!(!bulk || stats.retrans == 0, "sent again on a clean link");
+            }
+            let asked = host.engine.stats().fast_open_requests;
+            if host.name == "far" && host.plan.fast_open && host.kills == 0 {
+                assert!(asked > 0, "nobody asked for a Fast Open cookie");
             }
             if !bulk {
                 host.assert_baseline();
