@@ -1,5 +1,6 @@
 //! The `main` of test executables.
 
+use crate::mix::become_crowd_if_asked;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ impl Trials {
 /// Enters a namespace and runs the trials that the command line selects.
 #[must_use]
 pub fn main(collect: fn(&mut Trials)) -> ExitCode {
-    if let Some(code) = become_strata_if_asked() {
+    if let Some(code) = become_strata_if_asked().or_else(become_crowd_if_asked) {
         return code;
     }
     let mut arguments = Arguments::from_args();

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use integration::campaign::{Plan, Report, run};
+use integration::mix::become_crowd_if_asked;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = become_strata_if_asked() {
+    if let Some(code) = become_strata_if_asked().or_else(become_crowd_if_asked) {
         return code;
     }
     let arguments = Arguments::parse();

@@ -123,5 +123,6 @@ fn settle(lab: &Lab, mix: &Mix) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    mix.wait_progress(2, RECOVERY)
+    mix.wait_progress(2, RECOVERY)?;
+    mix.check_levels(RECOVERY)
 }

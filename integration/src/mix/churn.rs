@@ -3,7 +3,7 @@
 use super::{Amounts, Mix, Part, Place, Shared};
 use crate::peer::Stream;
 use anyhow::{Context, Result, ensure};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,24 +14,27 @@ pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()>
     for number in 0..amounts.churn {
         let listener = place.stack.listen((place.stack_address, 0))?;
         let to = listener.local_addr()?;
-        mix.spawn(format!("churn {number}, the stack accepts"), move |_| {
+        mix.spawn(format!("churn in {number}, the stack accepts"), move |_| {
             serve(|| {
                 let (stream, _) = listener.accept().context("accept")?;
                 Ok(stream)
             })
         })?;
-        mix.spawn(format!("churn {number}, the kernel opens"), move |shared| {
-            open(shared, || Ok(TcpStream::connect_timeout(&to, PATIENCE)?))
-        })?;
-        let listener = TcpListener::bind((place.host, 0))?;
-        let to = listener.local_addr()?;
+        let peer = place.peer.clone();
+        mix.spawn(
+            format!("churn in {number}, the peer opens"),
+            move |shared| open(shared, || peer.connect(to)),
+        )?;
+        let door = place.peer.listen()?;
+        let to = door.address()?;
         let stack = place.stack.clone();
-        mix.spawn(format!("churn {number}, the kernel accepts"), move |_| {
-            serve(|| Ok(listener.accept()?.0))
+        mix.spawn(format!("churn out {number}, the peer accepts"), move |_| {
+            serve(|| door.accept())
         })?;
-        mix.spawn(format!("churn {number}, the stack opens"), move |shared| {
-            open(shared, || Ok(stack.connect(to)?))
-        })?;
+        mix.spawn(
+            format!("churn out {number}, the stack opens"),
+            move |shared| open(shared, || Ok(stack.connect(to)?)),
+        )?;
     }
     Ok(())
 }

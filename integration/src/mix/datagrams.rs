@@ -3,7 +3,6 @@
 use super::{Mix, Part, Place};
 use anyhow::{Context, Result, ensure};
 use std::io::ErrorKind;
-use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -17,10 +16,10 @@ pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
     let ended = Arc::clone(&over);
     let ours = place.stack.udp((place.stack_address, 0))?;
     ours.set_read_timeout(Some(WAIT))?;
-    let theirs = UdpSocket::bind((place.host, 0))?;
-    theirs.set_read_timeout(Some(WAIT))?;
-    let to = theirs.local_addr()?;
-    mix.spawn("UDP echo, the kernel's side", move |_| {
+    let theirs = place.peer.datagrams()?;
+    theirs.patience(WAIT)?;
+    let to = theirs.address()?;
+    mix.spawn("UDP echo, the peer's side", move |_| {
         let mut buffer = [0; 2048];
         while !ended.load(Ordering::Relaxed) {
             if let Ok((n, from)) = theirs.recv_from(&mut buffer) {
@@ -66,7 +65,7 @@ pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
     })?;
     let ping = place.stack.ping(false)?;
     ping.set_read_timeout(Some(WAIT))?;
-    let host = place.host;
+    let host = place.peer.address();
     mix.spawn("ping", move |shared| {
         let mut buffer = [0; 256];
         let mut seq = 0u16;

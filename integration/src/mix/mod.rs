@@ -3,26 +3,38 @@
 //!
 //! ```text
 //!   flows      bulk both ways, request and response     -> silence: how long receivers hear nothing
-//!   states     idle, window closed, send buffer full, blocked accept and connect
+//!   states     idle, half closed, window closed, send buffer full, blocked accept, connect, read
+//!   crowd      idle connections by the thousand, in other processes
 //!   churn      connections opened and closed all the time, from both sides
 //!   datagrams  UDP echo and ping: may lose, may not hang or lie
 //! ```
+//!
+//! The other ends are the kernel's or another constellation's ([`ends`]); descriptors that should
+//! be ready, or not, are looked at after each fault ([`levels`]).
 //!
 //! It goes on until [`Mix::finish`], which lets every stream end in good order and says what went
 //! wrong: a reset, a byte that differs, a call that fails, something that does not end.
 
 mod churn;
+mod crowd;
 mod datagrams;
+mod ends;
 mod flows;
+mod late;
+mod levels;
 mod silence;
 mod states;
 
+pub use crowd::become_crowd_if_asked;
 pub use silence::Silence;
 
 use crate::peer::Stream;
 use anyhow::{Context, Result, anyhow, bail};
+use core::ops::Deref;
+use ends::{End, Peer};
+use levels::Levels;
 use libsocket::Stack;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -49,7 +61,12 @@ pub struct Amounts {
     pub churn: usize,
     /// UDP echo and ping.
     pub datagrams: bool,
+    /// Connections that the peer leaves waiting, one after the other.
+    pub late: usize,
 }
+
+/// Idle connections above this number are other processes'.
+const OWN_IDLE: usize = 100;
 
 impl Default for Amounts {
     fn default() -> Self {
@@ -61,17 +78,50 @@ impl Default for Amounts {
             stuck: 1,
             churn: 1,
             datagrams: true,
+            late: 1,
         }
     }
 }
 
 /// What all parts share.
-#[derive(Debug)]
-struct Shared {
+#[derive(Debug, Default)]
+struct Common {
     stopping: AtomicBool,
     /// What was done, by part, so that a standstill shows: see [`Mix::progress`].
-    done: [AtomicU64; 5],
+    done: [AtomicU64; 6],
     silence: Silence,
+    levels: Levels,
+}
+
+/// What a part sees: what all share, and its own steps.
+#[derive(Debug)]
+struct Shared {
+    common: Arc<Common>,
+    steps: Arc<AtomicU64>,
+}
+
+impl Deref for Shared {
+    type Target = Common;
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// One part that runs.
+#[derive(Debug)]
+struct Running {
+    /// The connection's name and, after a comma, which end.
+    name: String,
+    thread: JoinHandle<Result<()>>,
+    /// Steps of a connection that must never stand still; 0 for all others.
+    steps: Arc<AtomicU64>,
+}
+
+impl Running {
+    /// What both ends of a connection have in common.
+    fn connection(&self) -> &str {
+        self.name.split(',').next().unwrap_or(&self.name)
+    }
 }
 
 /// Parts that make progress, in the order of [`Shared::done`].
@@ -82,6 +132,7 @@ enum Part {
     Churn,
     Datagrams,
     Pings,
+    Late,
 }
 
 impl Shared {
@@ -93,6 +144,17 @@ impl Shared {
         if let Some(done) = self.done.get(part as usize) {
             done.fetch_add(1, Ordering::Relaxed);
         }
+        // Others may wait for a packet to be sent again, or have lost it for good.
+        if matches!(part, Part::Bulk | Part::Requests) {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Until everything is to end.
+    fn wait(&self) {
+        while !self.is_stopping() {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -100,15 +162,37 @@ impl Shared {
 #[derive(Debug, Clone)]
 struct Place {
     stack: Stack,
-    host: std::net::Ipv4Addr,
     stack_address: std::net::Ipv4Addr,
+    peer: Peer,
 }
 
 /// Traffic that runs.
 #[derive(Debug)]
 pub struct Mix {
-    shared: Arc<Shared>,
-    threads: Vec<(String, JoinHandle<Result<()>>)>,
+    shared: Arc<Common>,
+    parts: Vec<Running>,
+}
+
+/// What became of it all.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was done.
+    pub progress: Progress,
+    /// Connections that were lost, each with what its ends said.
+    pub lost: BTreeMap<String, String>,
+}
+
+impl Ended {
+    /// How many connections that is. (A part with many of them names each on a line.)
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let lines = self.lost.values().map(|text| {
+            text.lines()
+                .filter(|l| l.starts_with("idle connection "))
+                .count()
+        });
+        lines.map(|lines| lines.max(1) as u64).sum()
+    }
 }
 
 /// Everything that was done.
@@ -124,33 +208,61 @@ pub struct Progress {
     pub datagrams: u64,
     /// Echo replies.
     pub pings: u64,
+    /// Connects that blocked and then succeeded.
+    pub late: u64,
 }
 
 impl Mix {
-    /// Starts it.
+    /// Starts it, with the kernel at the other end.
     ///
     /// # Errors
     /// When a connection cannot be made.
     pub fn start(lab: &Lab, amounts: &Amounts) -> Result<Self> {
+        Self::begin(lab, Peer::Kernel(lab.host), amounts)
+    }
+
+    /// Starts it, with another constellation at the other end. (`late` and idle connections by
+    /// the thousand need the kernel there.)
+    ///
+    /// # Errors
+    /// When a connection cannot be made.
+    pub fn between(lab: &Lab, other: &Lab, amounts: &Amounts) -> Result<Self> {
+        let peer = Peer::Constellation(Stack::open(other.path()), other.stack);
+        Self::begin(
+            lab,
+            peer,
+            &Amounts {
+                late: 0,
+                ..*amounts
+            },
+        )
+    }
+
+    fn begin(lab: &Lab, peer: Peer, amounts: &Amounts) -> Result<Self> {
         let place = Place {
             stack: Stack::open(lab.path()),
-            host: lab.host,
             stack_address: lab.stack,
+            peer,
         };
-        let shared = Arc::new(Shared {
-            stopping: AtomicBool::new(false),
-            done: Default::default(),
-            silence: Silence::default(),
-        });
         let mut mix = Self {
-            shared,
-            threads: Vec::new(),
+            shared: Arc::default(),
+            parts: Vec::new(),
+        };
+        if amounts.idle > OWN_IDLE {
+            crowd::add(&mut mix, &place, amounts.idle - OWN_IDLE)?;
+        }
+        let amounts = &Amounts {
+            idle: amounts.idle.min(OWN_IDLE),
+            ..*amounts
         };
         states::add(&mut mix, &place, amounts)?;
         flows::add(&mut mix, &place, amounts)?;
         churn::add(&mut mix, &place, amounts)?;
         if amounts.datagrams {
             datagrams::add(&mut mix, &place)?;
+        }
+        for number in 0..amounts.late {
+            late::add(&mut mix, &place, number)?;
         }
         Ok(mix)
     }
@@ -161,11 +273,19 @@ impl Mix {
         work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         let name = name.into();
-        let shared = Arc::clone(&self.shared);
+        let steps = Arc::new(AtomicU64::new(0));
+        let shared = Shared {
+            common: Arc::clone(&self.shared),
+            steps: Arc::clone(&steps),
+        };
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || work(&shared))?;
-        self.threads.push((name, thread));
+        self.parts.push(Running {
+            name,
+            thread,
+            steps,
+        });
         Ok(())
     }
 
@@ -178,7 +298,7 @@ impl Mix {
     /// What was done so far.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let [bulk, requests, churn, datagrams, pings] = [0, 1, 2, 3, 4].map(|i: usize| {
+        let [bulk, requests, churn, datagrams, pings, late] = [0, 1, 2, 3, 4, 5].map(|i: usize| {
             let done = self.shared.done.get(i);
             done.map_or(0, |done| done.load(Ordering::Relaxed))
         });
@@ -188,98 +308,161 @@ impl Mix {
             churn,
             datagrams,
             pings,
+            late,
         }
     }
 
-    /// Waits until every part that is there has gone on by at least `steps`.
+    /// Waits until every part that is there, and every connection that carries bulk or requests,
+    /// has gone on by at least `steps`.
     ///
     /// # Errors
     /// When one stands still for `patience`, or a part has failed.
     pub fn wait_progress(&self, steps: u64, patience: Duration) -> Result<()> {
         let from = self.progress();
+        let parts: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| part.steps.load(Ordering::Relaxed))
+            .collect();
         let begin = Instant::now();
         let grown = |now: u64, before: u64, is_used: bool| !is_used || now >= before + steps;
         loop {
             let now = self.progress();
+            let stands = self.parts.iter().zip(&parts).find(|(part, before)| {
+                let now = part.steps.load(Ordering::Relaxed);
+                !grown(now, **before, now > 0)
+            });
             // What has never done anything is not part of this mix.
             let all = grown(now.bulk, from.bulk, from.bulk > 0)
                 && grown(now.requests, from.requests, from.requests > 0)
                 && grown(now.churn, from.churn, from.churn > 0)
                 && grown(now.datagrams, from.datagrams, from.datagrams > 0)
                 && grown(now.pings, from.pings, from.pings > 0);
-            if all {
+            if all && stands.is_none() {
                 return Ok(());
             }
-            if let Some((name, _)) = self.threads.iter().find(|(_, t)| t.is_finished()) {
-                bail!("{name} ended before it was told to");
+            if let Some(part) = self.parts.iter().find(|part| part.thread.is_finished()) {
+                bail!("{} ended before it was told to", part.name);
             }
             if begin.elapsed() > patience {
-                bail!("something stands still: {from:?}, {patience:?} later {now:?}");
+                let who = stands.map_or("something", |(part, _)| &part.name);
+                bail!("{who} stands still: {from:?}, {patience:?} later {now:?}");
             }
             thread::sleep(Duration::from_millis(1));
         }
     }
 
+    /// Waits until every descriptor whose state does not change while the mix runs is readable
+    /// and writable as it should be.
+    ///
+    /// # Errors
+    /// The first that is not, after `patience`.
+    pub fn check_levels(&self, patience: Duration) -> Result<()> {
+        self.shared.levels.check(patience)
+    }
+
     /// Whether a part has ended, which before [`Mix::finish`] means that it failed.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        self.threads.iter().any(|(_, thread)| thread.is_finished())
+        self.parts.iter().any(|part| part.thread.is_finished())
     }
 
     /// Lets everything end, and answers what was done.
     ///
     /// # Errors
     /// Everything that went wrong.
-    pub fn finish(mut self) -> Result<Progress> {
+    pub fn finish(self) -> Result<Progress> {
+        let ended = self.end();
+        if ended.lost.is_empty() {
+            return Ok(ended.progress);
+        }
+        let texts: Vec<_> = ended.lost.into_values().collect();
+        Err(anyhow!("{}", texts.join("\n")))
+    }
+
+    /// Lets everything end, and answers what was done and which connections were lost.
+    #[must_use]
+    pub fn end(mut self) -> Ended {
+        self.shared.levels.clear();
         self.shared.stopping.store(true, Ordering::Relaxed);
         let begin = Instant::now();
-        let mut wrong = Vec::new();
-        for (name, thread) in self.threads.drain(..) {
-            while !thread.is_finished() && begin.elapsed() < PATIENCE {
+        let mut lost: BTreeMap<String, String> = BTreeMap::new();
+        for part in self.parts.drain(..) {
+            while !part.thread.is_finished() && begin.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(1));
             }
-            if !thread.is_finished() {
-                wrong.push(format!("{name} does not end"));
-                continue;
+            let connection = part.connection().to_owned();
+            let name = part.name;
+            let wrong = if part.thread.is_finished() {
+                match part.thread.join() {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => format!("{name}: {error:#}"),
+                    Err(_) => format!("{name} panicked"),
+                }
+            } else {
+                format!("{name} does not end")
+            };
+            let text = lost.entry(connection).or_default();
+            if !text.is_empty() {
+                text.push('\n');
             }
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => wrong.push(format!("{name}: {error:#}")),
-                Err(_) => wrong.push(format!("{name} panicked")),
-            }
+            text.push_str(&wrong);
         }
-        if wrong.is_empty() {
-            Ok(self.progress())
-        } else {
-            Err(anyhow!("{}", wrong.join("\n")))
+        Ended {
+            progress: self.progress(),
+            lost,
         }
     }
 }
 
 impl Drop for Mix {
     fn drop(&mut self) {
+        self.shared.levels.clear();
         self.shared.stopping.store(true, Ordering::Relaxed);
     }
 }
 
 impl Place {
-    /// A connection between the kernel and the stack.
-    fn connect(&self, stack_opens: bool) -> Result<(TcpStream, libsocket::TcpStream)> {
-        let (theirs, ours) = if stack_opens {
-            let listener = TcpListener::bind((self.host, 0))?;
-            let to = listener.local_addr()?;
-            let ours = self.stack.connect(to);
-            let ours = ours.with_context(|| format!("the stack connects to {to}"))?;
-            (listener.accept()?.0, ours)
+    /// A connection between the peer and the stack.
+    fn connect(&self, stack_opens: bool) -> Result<(End, libsocket::TcpStream)> {
+        let mut pairs = self.connect_by(stack_opens, 1)?;
+        pairs.pop().context("no connection")
+    }
+
+    /// Many of them, half opened by either.
+    fn connect_many(&self, count: usize) -> Result<Vec<(End, libsocket::TcpStream)>> {
+        let mut pairs = self.connect_by(true, count / 2)?;
+        pairs.extend(self.connect_by(false, count - count / 2)?);
+        Ok(pairs)
+    }
+
+    fn connect_by(
+        &self,
+        stack_opens: bool,
+        count: usize,
+    ) -> Result<Vec<(End, libsocket::TcpStream)>> {
+        let mut pairs = Vec::with_capacity(count);
+        if stack_opens {
+            let door = self.peer.listen()?;
+            let to = door.address()?;
+            for _ in 0..count {
+                let ours = self.stack.connect(to);
+                let ours = ours.with_context(|| format!("the stack connects to {to}"))?;
+                pairs.push((door.accept()?, ours));
+            }
         } else {
             let listener = self.stack.listen((self.stack_address, 0))?;
-            let to: SocketAddr = listener.local_addr()?;
-            let theirs = TcpStream::connect_timeout(&to, PATIENCE);
-            let theirs = theirs.with_context(|| format!("the kernel connects to {to}"))?;
-            (theirs, listener.accept().context("accepting")?.0)
-        };
-        theirs.patience(PATIENCE)?;
-        ours.patience(PATIENCE)?;
-        Ok((theirs, ours))
+            let to = listener.local_addr()?;
+            for _ in 0..count {
+                let theirs = self.peer.connect(to);
+                let theirs = theirs.with_context(|| format!("the peer connects to {to}"))?;
+                pairs.push((theirs, listener.accept().context("accepting")?.0));
+            }
+        }
+        for (theirs, ours) in &pairs {
+            theirs.patience(PATIENCE)?;
+            ours.patience(PATIENCE)?;
+        }
+        Ok(pairs)
     }
 }

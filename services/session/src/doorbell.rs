@@ -8,6 +8,10 @@
 use crate::sessions::{Event, Sessions};
 use crate::slots::Use;
 
+/// Sockets of a session that count as dirty in one turn after a restart: what moves already is
+/// not to wait for thousands that do not.
+const REPLAYED: usize = 256;
+
 impl Sessions {
     /// Before the transport sleeps (true): wants to be rung. After it (false). A SeqCst fence
     /// must come between arming and [`Sessions::has_input`].
@@ -38,7 +42,7 @@ impl Sessions {
         self.hinted
             || self.armed.iter().any(|&index| {
                 self.session_at(index).is_some_and(|s| {
-                    s.replay || s.memory().is_some_and(shm::SessionMemory::is_dirty)
+                    s.replay.is_some() || s.memory().is_some_and(shm::SessionMemory::is_dirty)
                 })
             })
     }
@@ -61,7 +65,8 @@ impl Sessions {
         self.scan_all = false;
         for index in 0..self.all.len() {
             let dirty = self.session_at(index).is_some_and(|s| {
-                !s.active && (s.replay || s.memory().is_some_and(shm::SessionMemory::is_dirty))
+                !s.active
+                    && (s.replay.is_some() || s.memory().is_some_and(shm::SessionMemory::is_dirty))
             });
             if dirty {
                 self.activate(index);
@@ -79,15 +84,11 @@ impl Sessions {
                 continue;
             };
             let memory = attached.memory.clone();
-            if session.replay {
-                session.replay = false;
+            if let Some(from) = session.replay {
                 let region = session.region;
-                events.extend(
-                    session
-                        .slots
-                        .iter_used()
-                        .map(|(slot, _)| Event::Dirty(crate::SocketRef { region, slot })),
-                );
+                let (slots, next) = session.slots.used_from(from, REPLAYED);
+                events.extend(slots.map(|slot| Event::Dirty(crate::SocketRef { region, slot })));
+                session.replay = next;
             }
             memory.take_dirty(|slot| match session.slots.get(slot).map(|s| s.state) {
                 Some(Use::Used) => events.push(Event::Dirty(session.socket(slot))),

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   Sessions::restore(stored)     sessions with their sockets and memories
-//!   adopt(socket, ..)             once for each record of the transport
+//!   adopt(socket, ..)             once for each record of the transport; or, for a socket that
+//!   claim(socket, ..)             nobody waits for, first without a system call, and
+//!   settle(socket)                later the rest
 //!   finish_restore()              drops what nobody claimed
 //! ```
 //!
@@ -171,7 +173,7 @@ impl Sessions {
                 session.request = Some(fd);
             }
         }
-        session.replay = true;
+        session.replay = Some(0);
         if let Some(place) = self.all.get_mut(index) {
             *place = Some(Box::new(session));
         }
@@ -185,16 +187,30 @@ impl Sessions {
         owner: u32,
         store: &mut dyn FdStore,
     ) -> Adopted {
+        match self.claim(socket, incarnation, owner, store) {
+            Adopted::Live => self.settle(socket, store),
+            other => other,
+        }
+    }
+
+    /// As [`Sessions::adopt`] without asking the kernel anything: [`Adopted::Live`] means that
+    /// there is a descriptor. Until [`Sessions::settle`] its end is not noticed.
+    pub fn claim(
+        &mut self,
+        socket: SocketRef,
+        incarnation: u32,
+        owner: u32,
+        store: &mut dyn FdStore,
+    ) -> Adopted {
         let shadow = self
             .orphans
             .remove(&(socket.region, socket.slot, incarnation));
         let Some(session) = self.session_mut(socket.region) else {
             return Adopted::Gone;
         };
-        let key = Session::shadow_key(socket.region, socket.slot, incarnation);
         if session.attached.is_none() || !session.slots.allocate_at(socket.slot) {
             if shadow.is_some() {
-                store.forget(key);
+                store.forget(Session::shadow_key(socket.region, socket.slot, incarnation));
             }
             return Adopted::Gone;
         }
@@ -203,34 +219,53 @@ impl Sessions {
             // The predecessor may have died with it.
             words.end_trim();
         }
-        let index = state::index(socket.region);
-        let shadow = shadow.map(Shadow::from).filter(|s| {
-            let what = Watched::Shadow {
-                index,
-                slot: socket.slot,
-                incarnation,
-            };
-            let live = !s.is_hung_up() && self.watch.add(s.as_fd(), what).is_ok();
-            if !live {
-                store.forget(key);
-            }
-            live
-        });
         let live = shadow.is_some();
-        if let Some(s) = self
-            .session_mut(socket.region)
-            .and_then(|s| s.used_mut(socket.slot))
-        {
+        if let Some(s) = session.used_mut(socket.slot) {
             s.owner = owner;
             s.incarnation = incarnation;
             s.handed = live;
             s.closed = !live;
-            s.shadow = shadow;
+            s.shadow = shadow.map(Shadow::from);
         }
         if live { Adopted::Live } else { Adopted::Lost }
     }
 
-    /// Forgets what no record claimed. Every socket counts as dirty in the first turn.
+    /// Looks whether the application still holds the descriptor of a claimed socket, and has
+    /// epoll tell when it no longer does.
+    pub fn settle(&mut self, socket: SocketRef, store: &mut dyn FdStore) -> Adopted {
+        let index = state::index(socket.region);
+        let Some(s) = self
+            .session(socket.region)
+            .and_then(|session| session.used(socket.slot))
+        else {
+            return Adopted::Gone;
+        };
+        let Some(shadow) = &s.shadow else {
+            return Adopted::Lost;
+        };
+        let incarnation = s.incarnation;
+        let what = Watched::Shadow {
+            index,
+            slot: socket.slot,
+            incarnation,
+        };
+        if !shadow.is_hung_up() && self.watch.add(shadow.as_fd(), what).is_ok() {
+            return Adopted::Live;
+        }
+        store.forget(Session::shadow_key(socket.region, socket.slot, incarnation));
+        if let Some(s) = self
+            .session_mut(socket.region)
+            .and_then(|s| s.used_mut(socket.slot))
+        {
+            s.handed = false;
+            s.closed = true;
+            s.shadow = None;
+        }
+        Adopted::Lost
+    }
+
+    /// Forgets what no record claimed. Every socket counts as dirty in the
+    /// turns that follow, some in each.
     pub fn finish_restore(&mut self, store: &mut dyn FdStore) {
         for ((region, slot, incarnation), _) in self.orphans.drain() {
             store.forget(Session::shadow_key(region, slot, incarnation));

@@ -33,8 +33,8 @@ pub(crate) struct Session {
     pub(crate) active: bool,
     /// A call of this turn is not released yet.
     pub(crate) calling: bool,
-    /// Every socket counts as dirty once (after a restart).
-    pub(crate) replay: bool,
+    /// Every socket from this slot on is still to count as dirty once (after a restart).
+    pub(crate) replay: Option<u32>,
 }
 
 impl Session {
@@ -48,7 +48,7 @@ impl Session {
             stock: Stock::default(),
             active: false,
             calling: false,
-            replay: false,
+            replay: None,
         }
     }
 

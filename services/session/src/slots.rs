@@ -130,11 +130,20 @@ impl Slots {
         self.used
     }
 
-    /// Slots in use with their numbers.
-    pub(crate) fn iter_used(&self) -> impl Iterator<Item = (u32, &Slot)> {
-        (0u32..)
-            .zip(&self.slots)
+    /// Of the slots from `from` on the first `count`: those in use, and where to go on (none: that
+    /// was all).
+    pub(crate) fn used_from(
+        &self,
+        from: u32,
+        count: usize,
+    ) -> (impl Iterator<Item = u32>, Option<u32>) {
+        let end = u32::try_from(count).map_or(u32::MAX, |count| from.saturating_add(count));
+        let more = (end as usize) < self.slots.len();
+        let used = (from..end)
+            .zip(self.slots.iter().skip(from as usize))
             .filter(|(_, s)| s.state == Use::Used)
+            .map(|(slot, _)| slot);
+        (used, more.then_some(end))
     }
 
     /// Takes a free slot, or an old zombie.

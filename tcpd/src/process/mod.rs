@@ -81,6 +81,8 @@ pub struct Tcpd {
     told: crate::engine::Stats,
     /// The engine stopped for its budget's sake.
     unfinished: bool,
+    /// Restored sockets that nobody waits for and that are not settled: record and incarnation.
+    unsettled: VecDeque<(ConnId, u32)>,
 }
 
 /// Runs tcpd until it is told to stop.
@@ -206,6 +208,7 @@ impl Service for Tcpd {
             handled += 1;
         }
         handled += usize::from(self.unfinished);
+        handled += self.settle_some(cx);
         self.conclude(cx);
         handled + self.actions.segments.len()
     }
@@ -233,7 +236,10 @@ impl Service for Tcpd {
     }
 
     fn has_input(&self, _cx: &Context<'_>) -> bool {
-        self.sessions.has_input() || !self.broken.is_empty() || self.engine.wants_output()
+        self.sessions.has_input()
+            || !self.unsettled.is_empty()
+            || !self.broken.is_empty()
+            || self.engine.wants_output()
     }
 
     fn arm(&mut self, armed: bool) {

@@ -1,21 +1,37 @@
 //! The start, first or hundredth: records, sessions, and what applications see, made to agree.
 
 use super::buffers;
-use super::records::{Record, Records};
+use super::records::Records;
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus};
 use crate::engine::congestion::Algorithm;
 use crate::engine::opening::OpenConfig;
-use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State};
+use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State, Tcb};
 use abi::Nanos;
 use abi::config::{DaemonConfig, FastOpen};
 use anyhow::Context as _;
-use runtime::{EpollFlags, Fib, Plumbing};
-use session::{Adopted, NewSocket, Params, Revoked, Sessions};
+use runtime::{Context, EpollFlags, Fib, Plumbing};
+use session::{Adopted, NewSocket, Params, Revoked, Sessions, SocketRef};
 use std::collections::VecDeque;
 
 /// TCP's protocol number, for registering with ipd.
 const PROTOCOLS: &[u16] = &[6];
+
+/// Restored sockets settled in one turn.
+const SETTLED: usize = 128;
+
+/// Whether nobody waits for a connection: nothing is under way in either direction, no
+/// application is about to get it. Its application and its peer notice nothing if it is settled
+/// some milliseconds later.
+fn is_quiet(tcb: &Tcb) -> bool {
+    let is_taken = !matches!(tcb.accept(), Accept::Ready | Accept::HandedOver);
+    tcb.state() == State::Established
+        && is_taken
+        && tcb.flight() == 0
+        && tcb.written == tcb.acked_upto()
+        && tcb.unread() == 0
+        && tcb.urgent_upto().is_none()
+}
 
 fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
     let tcp = &config.stack.tcp;
@@ -63,21 +79,24 @@ impl Tcpd {
             .poller
             .add(sessions.fd(), SESSIONS, EpollFlags::EPOLLIN)?;
 
-        let mut loaded: Vec<(ConnId, Record)> = Vec::new();
-        for (id, record) in records.load() {
-            match record {
-                Ok(record) => loaded.push((id, record)),
-                Err(_) => {
-                    tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
-                    plumbing.count(counters::CORRUPT, 1);
-                }
-            }
-        }
+        // Each goes from the table straight into the engine: with ten thousand of them, what is
+        // copied once more is time in which nobody is served.
+        let mut loaded: Vec<(ConnId, u32)> = Vec::new();
         let mut refused = Vec::new();
         let engine = Engine::restore(
             engine_config(config)?,
             now,
-            loaded.iter().map(|(id, r)| (*id, r.tcb)),
+            records.load().filter_map(|(id, record)| match record {
+                Ok(record) => {
+                    loaded.push((id, record.incarnation));
+                    Some((id, record.tcb))
+                }
+                Err(_) => {
+                    tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
+                    plumbing.count(counters::CORRUPT, 1);
+                    None
+                }
+            }),
             &mut refused,
         );
         for id in &refused {
@@ -108,11 +127,10 @@ impl Tcpd {
             retry_at: None,
             told: crate::engine::Stats::default(),
             unfinished: true,
+            unsettled: VecDeque::new(),
         };
-        for (id, record) in &loaded {
-            if !refused.contains(id) {
-                this.adopt(*id, record, plumbing, now);
-            }
+        for &(id, incarnation) in &loaded {
+            this.adopt(id, incarnation, plumbing, now);
         }
         this.sessions.finish_restore(&mut plumbing.store);
         plumbing.count(counters::RESTORED, loaded.len() as u64);
@@ -122,14 +140,19 @@ impl Tcpd {
         Ok(this)
     }
 
-    /// Gives a restored record its socket back.
-    fn adopt(&mut self, id: ConnId, record: &Record, plumbing: &mut Plumbing, now: Nanos) {
-        let Some(place) = place_of(record.tcb.owner) else {
+    /// Gives a restored record its socket back. What is left to do for one that waits for nothing
+    /// is done in later turns, by [`Tcpd::settle_some`].
+    fn adopt(&mut self, id: ConnId, incarnation: u32, plumbing: &mut Plumbing, now: Nanos) {
+        let Some(tcb) = self.engine.record(id) else {
             return;
         };
+        let Some(place) = place_of(tcb.owner) else {
+            return;
+        };
+        let (accept, quiet) = (tcb.accept(), is_quiet(tcb));
         let adopted = self
             .sessions
-            .adopt(place, record.incarnation, id.0, &mut plumbing.store);
+            .claim(place, incarnation, id.0, &mut plumbing.store);
         if adopted == Adopted::Gone {
             self.engine.abort(now, id, Errno::ECONNABORTED);
             self.engine.close(now, id);
@@ -137,11 +160,52 @@ impl Tcpd {
         }
         let new = NewSocket {
             socket: place,
-            incarnation: record.incarnation,
+            incarnation,
         };
-        self.sockets.insert(id, Socket::new(new));
+        let mut socket = Socket::new(new);
+        if let Some(tcb) = self.engine.record(id).filter(|_| quiet) {
+            socket::show(&mut self.sessions, &mut socket, tcb);
+        }
+        self.sockets.insert(id, socket);
         self.attach_region(place.region, plumbing);
-        match record.tcb.accept() {
+        if quiet && adopted == Adopted::Live {
+            self.unsettled.push_back((id, incarnation));
+            return;
+        }
+        self.settle(id, place, accept, plumbing, now);
+    }
+
+    /// Settles some of the restored sockets that nobody waits for; answers how many.
+    pub(super) fn settle_some(&mut self, cx: &mut Context<'_>) -> usize {
+        let count = self.unsettled.len().min(SETTLED);
+        for _ in 0..count {
+            let Some((id, incarnation)) = self.unsettled.pop_front() else {
+                break;
+            };
+            // It may be gone, or its number another's, by now.
+            if let Some(place) = self
+                .sockets
+                .get(id)
+                .filter(|s| s.incarnation == incarnation && self.sessions.is_open(s.place))
+                .map(|s| s.place)
+            {
+                self.settle(id, place, Accept::None, cx.plumbing, cx.now);
+            }
+        }
+        count
+    }
+
+    /// The descriptor of a claimed socket is looked at and what the application sees made right.
+    fn settle(
+        &mut self,
+        id: ConnId,
+        place: SocketRef,
+        accept: Accept,
+        plumbing: &mut Plumbing,
+        now: Nanos,
+    ) {
+        let adopted = self.sessions.settle(place, &mut plumbing.store);
+        match accept {
             // Announced by the engine, handed over in the first turn.
             Accept::Ready => return,
             Accept::HandedOver => {
@@ -153,20 +217,19 @@ impl Tcpd {
             }
             _ => {}
         }
-        if adopted == Adopted::Lost {
+        if adopted != Adopted::Live {
             // Closed while nobody was there to see it: what was written before still counts, and
             // what was read is not unread.
             self.show_words(now, id, place);
             self.engine.close(now, id);
             return;
         }
-        self.make_right(id, record);
+        self.make_right(id);
     }
 
     /// The application's view of a live socket follows from its record.
-    fn make_right(&mut self, id: ConnId, record: &Record) {
-        let tcb = &record.tcb;
-        let Some(socket) = self.sockets.get_mut(id) else {
+    fn make_right(&mut self, id: ConnId) {
+        let (Some(tcb), Some(socket)) = (self.engine.record(id), self.sockets.get_mut(id)) else {
             return;
         };
         if tcb.state() == State::Closed && tcb.error != 0 {
