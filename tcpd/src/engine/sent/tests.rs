@@ -195,3 +195,24 @@ fn it_agrees_with_a_bytewise_model() {
         }
     }
 }
+
+// However many holes there are, one look for losses sees no more than so many units.
+#[test]
+fn a_look_for_losses_takes_bounded_steps() {
+    let mut log = SendLog::default();
+    for n in 0..20_000 {
+        log.push(n * 10, n * 10 + 10, n);
+    }
+    let mut most = 0;
+    for n in (1..20_000).step_by(2) {
+        log.sack(n * 10, n * 10 + 10, &mut Delivery::default());
+        let mut steps = 0;
+        log.find_lost(|_| {
+            steps += 1;
+            Some(false)
+        });
+        most = most.max(steps);
+    }
+    assert!(log.len() <= MAX_UNITS);
+    assert!((100..=MAX_UNITS).contains(&most), "{most} steps");
+}
