@@ -49,7 +49,8 @@
 //! | 9406 4.2 | eight round-trip samples a round, each an acknowledgement; L is 8 | a sample counts for up to four; L is infinite | peers that merge acknowledge 64 KiB at once |
 //! | 9438 4.6, 5681 eq. 4 | the reduction is from the flight | from what of the window was used in this round (RFC 7661) | the flight may be the rest of a burst |
 //! | 5681 4.1 | an idle window restarts from the initial one | it is halved for each timeout that passed (RFC 2861) | as Linux |
-//! | BBR drafts | version 3: bounds from loss and marks | version 1 (draft-cardwell-iccrg-bbr-congestion-control-00), with the allowance for aggregation | it is what Linux has, and keeps its rate under random loss |
+//! | BBR draft 3.7 | marks count as congestion, it is not said how | as a loss in the round; they end Startup and Up | version 3 (draft-ietf-ccwg-bbr); Linux has version 1, which ignores them |
+//! | BBR draft 5.5.11, 5.6.2 | what losses change is saved with each round's first loss; the initial window is paced | saved once for each recovery; it is a burst | see `congestion/bbr` |
 //! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
 //! | 7323 2.4 | the window's edge never moves back | by less than one unit of the scale, when the buffer is all but full | there is no room to round up into; what was offered is still taken |
 //!

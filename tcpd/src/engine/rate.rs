@@ -41,6 +41,10 @@ pub struct RateSample {
     pub app_limited: bool,
     /// Delivered in all now.
     pub delivered: u64,
+    /// In flight when the newest unit that it covers left, that included; 0: not known.
+    pub in_flight: u32,
+    /// Lost since then.
+    pub lost: u64,
 }
 
 /// Bytes that `rate` bytes a second are in `time`.
@@ -54,11 +58,16 @@ pub(crate) fn rate_of(bytes: u64, time: Nanos) -> u64 {
 }
 
 impl Conn {
-    /// Before data leaves. Draft 3.2: with nothing in flight the sampling interval begins now.
-    pub(crate) fn stamp_sending(&mut self, now: Nanos) {
+    /// Before `len` bytes leave. Draft 3.2: with nothing in flight the sampling interval begins now.
+    pub(crate) fn stamp_sending(&mut self, now: Nanos, len: u64) {
+        let lost = self.rt.sent.lost_ever();
+        let sacked = self.rt.sent.sacked();
+        self.rt.sent.watch_losses(self.tcb.cc.control().has_model());
         let stamp = &mut self.rt.sent.stamp;
+        stamp.in_flight = self.tcb.pipe().saturating_add(clamp(len));
+        stamp.lost = lost;
         if self.tcb.flight() == 0 || stamp.delivered_at == 0 {
-            stamp.delivered = stamp.delivered.max(self.tcb.snd_una);
+            stamp.delivered = stamp.delivered.max(self.tcb.snd_una + sacked);
             stamp.delivered_at = now.max(1);
             stamp.first_sent_at = now.max(1);
             // What came before was the application's pause.
@@ -100,6 +109,9 @@ impl Conn {
         }
         stamp.first_sent_at = unit.sent_at.max(1);
         sample.prior_delivered = Some(then.delivered);
+        sample.in_flight = then.in_flight;
+        // Until it is known what this acknowledgement shows to be lost.
+        sample.lost = then.lost;
         sample.app_limited = then.app_limited;
         // The slower of the two is the bottleneck: acknowledgements that come in bunches, or
         // bursts that are sent, show no rate.
@@ -119,12 +131,22 @@ impl Conn {
     }
 
     /// Lets a model of the path see an acknowledgement, if the algorithm has one.
-    pub(crate) fn follow_model(&mut self, acked: &Acked, rate: RateSample, lost: u32, now: Nanos) {
-        let tcb = &mut self.tcb;
-        let control = tcb.cc.control();
-        if !control.has_model() {
+    pub(crate) fn follow_model(
+        &mut self,
+        acked: &Acked,
+        mut rate: RateSample,
+        lost: u32,
+        now: Nanos,
+    ) {
+        if !self.tell_losses(now) {
             return;
         }
+        rate.lost = match rate.prior_delivered {
+            Some(_) => self.rt.sent.lost_ever().saturating_sub(rate.lost),
+            None => 0,
+        };
+        let tcb = &mut self.tcb;
+        let control = tcb.cc.control();
         let sample = Sample {
             now,
             rate,
@@ -135,10 +157,27 @@ impl Conn {
             srtt: tcb.rtt.srtt,
             mss: tcb.mss(),
             phase: tcb.recovery.phase(),
+            cwnd_limited: tcb.cc.cwnd_limited != 0,
+            sack: tcb.negotiated.has(super::options::flag::SACK),
         };
         if control.on_sample(&mut tcb.cc, &sample) {
             self.mark_app_limited();
         }
+    }
+
+    /// Tells a model what was found to be lost. Returns whether the algorithm has one.
+    pub(crate) fn tell_losses(&mut self, now: Nanos) -> bool {
+        let cc = &mut self.tcb.cc;
+        let control = cc.control();
+        self.rt
+            .sent
+            .tell_losses(|loss| control.on_lost(cc, now, loss));
+        control.has_model()
+    }
+
+    /// What left last was all that the application had (draft 3.4).
+    pub(crate) fn is_app_limited(&self) -> bool {
+        self.rt.pacer.limited_until != 0
     }
 
     /// Whether pacing lets the next unit leave; if not, the timer is set.

@@ -21,12 +21,14 @@
 //! buffer go when everything is acknowledged.
 
 mod log;
+mod losses;
 
 use super::seq::Offset;
 use abi::Nanos;
 pub use log::SendLog;
+pub use losses::Loss;
 
-/// Units that are kept at most, 64 bytes each. When they run short, units that left at different
+/// Units that are kept at most, 80 bytes each. When they run short, units that left at different
 /// times are joined, and what has a fate of its own but no room for it shares its neighbours'.
 pub const MAX_UNITS: usize = 2048;
 /// Of them, those that selective acknowledgements may not use up: one that would is not believed
@@ -46,6 +48,8 @@ pub struct RateStamp {
     pub first_sent_at: Nanos,
     /// Bytes in flight, this unit included.
     pub in_flight: u32,
+    /// Bytes found to be lost in the connection's life until then.
+    pub lost: u64,
     /// The application had nothing more to send.
     pub app_limited: bool,
 }

@@ -77,6 +77,7 @@ impl Conn {
                 Timer::Reorder => {
                     let watch = Watch::begin(&self.tcb);
                     self.tcb.on_reordering_timeout(&mut self.rt.sent, ctx.now);
+                    self.tell_losses(ctx.now);
                     watch.end(self, ctx);
                 }
                 Timer::Pace => {}
@@ -128,8 +129,9 @@ impl Conn {
         ctx.stats.timeouts += 1;
         self.tcb.recovery.retries = self.tcb.recovery.retries.saturating_add(1);
         self.suspect_black_hole(ctx);
+        self.tcb.enter_loss(&mut self.rt.sent, ctx.now);
+        self.tell_losses(ctx.now);
         let tcb = &mut self.tcb;
-        tcb.enter_loss(&mut self.rt.sent, ctx.now);
         tcb.ecn.note_reduction(tcb.snd_nxt);
         tcb.chrono.timeout(ctx.now);
         tcb.rtt.back_off();

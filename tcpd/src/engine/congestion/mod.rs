@@ -11,6 +11,7 @@ pub mod newreno;
 
 use super::rate::RateSample;
 use super::recovery::Phase;
+use super::sent::Loss;
 use super::seq::Offset;
 use abi::Nanos;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -26,7 +27,7 @@ pub enum Algorithm {
     NewReno = 0,
     /// RFC 9438 with HyStart++ (RFC 9406).
     Cubic = 1,
-    /// BBR version 1 (draft-cardwell-iccrg-bbr-congestion-control-00).
+    /// BBR version 3 (draft-ietf-ccwg-bbr).
     Bbr = 2,
 }
 
@@ -108,6 +109,10 @@ pub struct Sample {
     pub mss: u32,
     /// Where loss recovery is.
     pub phase: Phase,
+    /// The window held something back in this round.
+    pub cwnd_limited: bool,
+    /// Selective acknowledgements show more than one loss a round.
+    pub sack: bool,
 }
 
 /// An algorithm. It may change `cwnd`, `ssthresh` and its area, nothing else.
@@ -143,7 +148,12 @@ pub trait CongestionControl: Sync {
     /// (RFC 4015): `cwnd` and `ssthresh` are restored by the caller.
     fn on_undo(&self, _cc: &mut Congestion, _now: Nanos) {}
 
-    /// Data leaves again after nothing was in flight.
+    /// A piece was found to be lost, of an algorithm with a model: after [`Self::on_loss`] or
+    /// [`Self::on_timeout`], if it began an episode.
+    fn on_lost(&self, _cc: &mut Congestion, _now: Nanos, _loss: &Loss) {}
+
+    /// Data leaves again after nothing was in flight; of an algorithm with a model, only if the
+    /// application had nothing to send meanwhile.
     fn on_idle(&self, _cc: &mut Congestion, _now: Nanos) {}
 
     /// Whether the window follows from a model of the path rather than from losses: then
@@ -159,7 +169,7 @@ pub trait CongestionControl: Sync {
     }
 }
 
-/// A connection's congestion state. 240 bytes of a record.
+/// A connection's congestion state. 304 bytes of a record.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Congestion {
@@ -182,7 +192,7 @@ pub struct Congestion {
     /// The present round ends when this offset is acknowledged.
     pub round_end: Offset,
     /// The algorithm's own.
-    pub area: [u64; 24],
+    pub area: [u64; 32],
 }
 
 impl Congestion {
@@ -195,7 +205,7 @@ impl Congestion {
     /// Chooses `algorithm`; window and threshold stay.
     pub fn choose(&mut self, algorithm: Algorithm) {
         self.algorithm = algorithm as u32;
-        self.area = [0; 24];
+        self.area = [0; 32];
         self.pacing_rate = 0;
         algorithm.control().init(self);
     }

@@ -58,7 +58,7 @@ pub(super) fn retransmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize)
             }
         }
         let end = start + u64::from(len);
-        conn.stamp_sending(ctx.now);
+        conn.stamp_sending(ctx.now, end - start);
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
         conn.note_paced(ctx.now, end - start);
@@ -234,7 +234,7 @@ pub(super) fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, 
     let start = conn.tcb.snd_nxt;
     let data_end = start + u64::from(len);
     let end = data_end + u64::from(fin);
-    conn.stamp_sending(ctx.now);
+    conn.stamp_sending(ctx.now, end - start);
     build::fresh(conn, start, end, mss, ctx);
     conn.rt.sent.cover(conn.tcb.snd_una, start, ctx.now);
     conn.rt.sent.push(start, end, ctx.now);
@@ -268,15 +268,19 @@ fn send_probe(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32) {
 /// RFC 5681 4.1: nothing was sent for a while.
 fn restart_after_idle(conn: &mut Conn, ctx: &Ctx<'_>) {
     let mss = conn.tcb.mss();
+    let app_limited = conn.is_app_limited();
     let tcb = &mut conn.tcb;
     if tcb.flight() > 0 || tcb.last_sent_at == 0 {
         return;
     }
     let control = tcb.cc.control();
-    control.on_idle(&mut tcb.cc, ctx.now);
     if control.has_model() {
+        if app_limited {
+            control.on_idle(&mut tcb.cc, ctx.now);
+        }
         return;
     }
+    control.on_idle(&mut tcb.cc, ctx.now);
     let idle = ctx.now.saturating_sub(tcb.last_sent_at);
     let timeouts = idle / tcb.rtt.timeout(ctx.config).max(1);
     if timeouts > 0 {

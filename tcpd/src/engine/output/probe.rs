@@ -53,7 +53,7 @@ pub(super) fn tail_probe(conn: &mut Conn, ctx: &mut Ctx<'_>) {
         let Some((start, end)) = hole else {
             return;
         };
-        conn.stamp_sending(ctx.now);
+        conn.stamp_sending(ctx.now, end - start);
         build::again(conn, start, end, mss, ctx);
         conn.rt.sent.resend(start, end, ctx.now);
         conn.tcb.sync(&mut conn.rt.sent);

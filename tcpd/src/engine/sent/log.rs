@@ -1,6 +1,7 @@
 //! The log itself: splitting, joining and counting.
 
-use super::{Delivery, Fate, KEEP_UNITS, MAX_UNITS, RateStamp, SPARE_UNITS, Unit};
+use super::losses::Losses;
+use super::{Delivery, Fate, KEEP_UNITS, Loss, MAX_UNITS, RateStamp, SPARE_UNITS, Unit};
 use crate::engine::seq::Offset;
 use abi::Nanos;
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ pub struct SendLog {
     lost: u64,
     /// Nothing below it is lost.
     lost_from: Offset,
+    losses: Losses,
     /// Calls for which [`Self::thin_out`] does nothing.
     futile: u32,
     /// Put on units as they leave; delivery-rate sampling keeps it up to date.
@@ -42,6 +44,26 @@ impl SendLog {
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Bytes found to be lost since the log was made, sent again or not.
+    #[must_use]
+    pub const fn lost_ever(&self) -> u64 {
+        self.losses.total()
+    }
+
+    /// Whether pieces that are lost are kept for [`Self::tell_losses`].
+    pub fn watch_losses(&mut self, on: bool) {
+        self.losses.watch(on);
+    }
+
+    /// Hands each piece that was found to be lost since the last call to `f`.
+    pub fn tell_losses(&mut self, mut f: impl FnMut(&Loss)) {
+        let pieces = self.losses.take();
+        for piece in &pieces {
+            f(piece);
+        }
+        self.losses.give_back(pieces);
     }
 
     /// The units, ascending.
@@ -198,9 +220,12 @@ impl SendLog {
     pub fn mark_lost(&mut self, start: Offset, end: Offset) -> u64 {
         let before = self.lost;
         let wanted = |unit: &Unit| unit.fate == Fate::InFlight;
+        let mut losses = core::mem::take(&mut self.losses);
         self.change(start, end, IfFull::Widen, wanted, |unit| {
             unit.fate = Fate::Lost;
+            losses.note(unit);
         });
+        self.losses = losses;
         self.lost - before
     }
 
@@ -221,6 +246,7 @@ impl SendLog {
                 Some(false) => {}
                 Some(true) => {
                     unit.fate = Fate::Lost;
+                    self.losses.note(unit);
                     let (start, len) = (unit.start, unit.len());
                     self.recount(Fate::InFlight, Fate::Lost, start, len);
                     found = Some((found.map_or(i, |(first, _)| first), i));
@@ -366,6 +392,9 @@ impl SendLog {
         if let Some(unit) = self.units.get_mut(index) {
             let right = Unit { start: at, ..*unit };
             unit.end = at;
+            // The right part left behind the left one.
+            let behind = u32::try_from(right.len()).unwrap_or(u32::MAX);
+            unit.stamp.in_flight = unit.stamp.in_flight.saturating_sub(behind);
             self.units.insert(index + 1, right);
         }
     }

@@ -1,178 +1,64 @@
-//! BBR version 1 (draft-cardwell-iccrg-bbr-congestion-control-00): the window and the pace follow
-//! from a model of the path, the largest delivery rate and the least round-trip time seen lately.
+//! BBR version 3 (draft-ietf-ccwg-bbr, as of 2026-08): window and pace follow from a model of the
+//! path, the largest delivery rate and the least round-trip time seen lately, and from how much
+//! in flight the path bore without losing more than two percent.
 //!
 //! ```text
-//!   STARTUP --- the rate grows no more ---> DRAIN --- queue gone ---> PROBE_BW  5/4, 3/4, 1 ...
-//!      ^                                                                 |  ^
-//!      +------------------------------- PROBE_RTT <--- 10 s without -----+  |
-//!                                           +----- a new least RTT ---------+
+//!   Startup --> Drain --> Down --> Cruise --> Refill --> Up --+     rate  2.77, 0.5 | 0.9, 1, 1, 1.25
+//!      ^                   ^ +-------------------^            |
+//!      |                   +---- queue, losses, no more rate -+
+//!      +--------- ProbeRtt (every 5 s without a new least round-trip time) ------> Cruise
+//!
+//!   long term   max_bw (two cycles), inflight_longterm (losses while probing)
+//!   short term  bw_shortterm, inflight_shortterm (losses otherwise); forgotten by Refill
 //! ```
 //!
-//! Losses change nothing but the first round of recovery (packet conservation, draft 4.2.3.4);
-//! marks (ECN) are not looked at, which is why version 1 does not answer them. What the later
-//! drafts add (bounds learned from loss and marks) is not here.
+//! The names are the draft's, its sections are cited. Where it leaves something open, or this is
+//! not quite it:
 //!
-//! All of the model is in the record, so a restore goes on with the same rate, round-trip time and
-//! phase. `delivered` goes on too ([`crate::engine::rate`]); the first samples after a restore are
-//! missing, which ends no round early.
+//! - 3.7, ECN: it demands that marks count as congestion and not how. An echo counts as a loss in
+//!   the round, and ends Startup and Up.
+//! - 5.5.11: what a spurious recovery takes back is saved when the episode begins, and not with
+//!   each round's first loss, which would save what the first had changed already.
+//! - 5.6.2: the initial window leaves as a burst; the pace begins with the first measurement.
+//! - 5.3.3: the wait between probes is drawn from the clock, which is as good as random.
+//!
+//! All of the model is in the record, so a restore goes on with the same state, rates and bounds.
+//! `delivered` goes on too ([`crate::engine::rate`]); the first samples after a restore are
+//! missing, and losses of what left before it are not attributed to a flight: the round they are
+//! found in counts as one with losses, but does not lower `inflight_longterm`.
 
-mod filter;
-mod phases;
+mod cycle;
+mod loss;
+mod model;
+mod path;
+mod probe_rtt;
+mod startup;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use super::{AckEvent, Congestion, CongestionControl, SSTHRESH_INFINITE, Sample};
 use crate::engine::recovery::Phase;
+use crate::engine::sent::Loss;
 use abi::Nanos;
-use filter::RoundMax;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use model::{State, flag, model};
 
 /// The algorithm.
 #[derive(Debug, Clone, Copy)]
 pub struct Bbr;
 
-/// Gains are in units of 1/256.
-const UNIT: u64 = 256;
-/// Draft 4.3.2.1: 2/ln 2, the least that doubles what is delivered each round.
-const HIGH_GAIN: u64 = 739;
-/// Its inverse empties within a round what that has built up.
-const DRAIN_GAIN: u64 = 88;
-/// Twice the bandwidth-delay product: the peer may hold acknowledgements back.
-const CWND_GAIN: u64 = 2 * UNIT;
-/// Draft 4.3.4.2, with the cycle's phases each about a round-trip time long.
-const CYCLE: [u64; 8] = [320, 192, UNIT, UNIT, UNIT, UNIT, UNIT, UNIT];
-/// Draft 4.1.2.3: how long a least round-trip time is believed.
-const MIN_RTT_WINDOW: Nanos = 10_000_000_000;
-/// How long PROBE_RTT lasts.
-const PROBE_RTT_TIME: Nanos = 200_000_000;
-/// Window during it, and least of all, in segments.
-const LEAST_WINDOW: u32 = 4;
-/// What is sent at less than the estimate, in percent, so that a queue empties (Linux).
-const MARGIN: u64 = 1;
-
-/// Where in the picture above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Mode {
-    Startup = 0,
-    Drain = 1,
-    ProbeBw = 2,
-    ProbeRtt = 3,
-}
-
-/// Bits of [`Model::flags`].
-mod flag {
-    /// The rate has stopped to grow once: the pipe is full.
-    pub(super) const FULL: u32 = 1;
-    /// Data leaves after a pause.
-    pub(super) const IDLE: u32 = 2;
-    /// The first round of recovery.
-    pub(super) const CONSERVE: u32 = 4;
-    /// A round has passed with PROBE_RTT's window.
-    pub(super) const ROUND_DONE: u32 = 8;
-    /// This acknowledgement begins a round.
-    pub(super) const ROUND_START: u32 = 16;
-}
-
-/// The area: 192 bytes.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-struct Model {
-    /// Largest delivery rates.
-    bw: RoundMax,
-    /// Least round-trip time; 0: none.
-    min_rtt: Nanos,
-    /// When it was measured.
-    min_rtt_at: Nanos,
-    /// When PROBE_RTT may end; 0: its window is not reached.
-    probe_rtt_end: Nanos,
-    /// The round ends when something is acknowledged that left after so much was delivered.
-    next_round: u64,
-    /// Rounds since the beginning.
-    round: u64,
-    /// The rate that must grow by a quarter for STARTUP to go on.
-    full_bw: u64,
-    /// When the phase of the cycle began.
-    cycle_at: Nanos,
-    /// Most that was acknowledged beyond the estimate, in the last five rounds and those before.
-    extra: [u64; 2],
-    /// Acknowledgements are compared with the estimate since then ...
-    extra_at: Nanos,
-    /// ... and so much was acknowledged.
-    extra_acked: u64,
-    /// Window, as no other part of the engine may change it.
-    cwnd: u32,
-    /// Window before recovery or PROBE_RTT.
-    prior_cwnd: u32,
-    /// [`Mode`].
-    mode: u32,
-    /// Index into [`CYCLE`].
-    cycle: u32,
-    /// Rounds without growth.
-    full_rounds: u32,
-    /// See [`flag`].
-    flags: u32,
-    /// Rounds in `extra`'s first entry.
-    extra_rounds: u32,
-    /// [`Phase`] at the last acknowledgement.
-    phase: u32,
-    reserved: [u64; 3],
-}
-
-fn model(cc: &mut Congestion) -> &mut Model {
-    zerocopy::transmute_mut!(&mut cc.area)
-}
-
-impl Model {
-    const fn mode(&self) -> Mode {
-        match self.mode {
-            1 => Mode::Drain,
-            2 => Mode::ProbeBw,
-            3 => Mode::ProbeRtt,
-            _ => Mode::Startup,
-        }
-    }
-
-    const fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
-
-    fn set(&mut self, flag: u32, on: bool) {
-        if on {
-            self.flags |= flag;
-        } else {
-            self.flags &= !flag;
-        }
-    }
-
-    /// The pace's gain.
-    fn pacing_gain(&self) -> u64 {
-        match self.mode() {
-            Mode::Startup => HIGH_GAIN,
-            Mode::Drain => DRAIN_GAIN,
-            Mode::ProbeBw => CYCLE.get(self.cycle as usize).copied().unwrap_or(UNIT),
-            Mode::ProbeRtt => UNIT,
-        }
-    }
-
-    /// The window's gain.
-    fn cwnd_gain(&self) -> u64 {
-        match self.mode() {
-            Mode::Startup | Mode::Drain => HIGH_GAIN,
-            Mode::ProbeBw => CWND_GAIN,
-            Mode::ProbeRtt => UNIT,
-        }
-    }
-
-    /// The window before something makes it smaller for a while.
-    fn save_window(&mut self) {
-        let open = self.phase == Phase::Open as u32 && self.mode() != Mode::ProbeRtt;
-        self.prior_cwnd = if open {
-            self.cwnd
-        } else {
-            self.prior_cwnd.max(self.cwnd)
-        };
+/// The state that `cc` is in, by the draft's name without "ProbeBW_"; for those who watch.
+#[must_use]
+pub fn state_name(cc: &Congestion) -> &'static str {
+    let m: &model::Model = zerocopy::transmute_ref!(&cc.area);
+    match m.state() {
+        State::Startup => "Startup",
+        State::Drain => "Drain",
+        State::Down => "Down",
+        State::Cruise => "Cruise",
+        State::Refill => "Refill",
+        State::Up => "Up",
+        State::ProbeRtt => "ProbeRtt",
     }
 }
 
@@ -183,44 +69,53 @@ impl CongestionControl for Bbr {
 
     fn init(&self, cc: &mut Congestion) {
         cc.area = Default::default();
-        // Losses are no limit.
+        // Losses set no threshold.
         cc.ssthresh = SSTHRESH_INFINITE;
+        model(cc).init();
     }
 
     fn on_ack(&self, _cc: &mut Congestion, _event: &AckEvent) {}
 
+    /// Draft 5.6.4.4, OnEnterFastRecovery.
     fn on_loss(&self, cc: &mut Congestion, _now: Nanos, _in_flight: u32, _mss: u32) -> u32 {
-        model(cc).save_window();
+        model(cc).save_upon_loss();
         SSTHRESH_INFINITE
     }
 
-    fn on_ecn(&self, _cc: &mut Congestion, _now: Nanos, _in_flight: u32, _mss: u32) {}
+    fn on_ecn(&self, cc: &mut Congestion, now: Nanos, in_flight: u32, mss: u32) {
+        model(cc).on_mark(now, in_flight, mss);
+    }
 
     fn on_recovered(&self, _cc: &mut Congestion, _now: Nanos) {}
 
+    /// Draft 5.6.4.4, OnEnterRTO.
     fn on_timeout(&self, cc: &mut Congestion, _now: Nanos) {
         let m = model(cc);
         m.save_window();
+        m.phase = Phase::Loss as u32;
         // The caller's window, until acknowledgements come.
         m.cwnd = 0;
-        m.full_bw = 0;
-        m.phase = Phase::Loss as u32;
     }
 
     fn on_undo(&self, cc: &mut Congestion, _now: Nanos) {
-        let m = model(cc);
-        m.cwnd = m.cwnd.max(m.prior_cwnd);
-        m.full_bw = 0;
-        m.full_rounds = 0;
+        model(cc).on_spurious_loss();
     }
 
-    fn on_idle(&self, cc: &mut Congestion, _now: Nanos) {
-        // Draft 4.2.1: after a pause at the estimated rate, whatever the phase.
+    fn on_lost(&self, cc: &mut Congestion, now: Nanos, loss: &Loss) {
+        model(cc).on_lost(now, loss);
+    }
+
+    /// Draft 5.4.1, HandleRestartFromIdle.
+    fn on_idle(&self, cc: &mut Congestion, now: Nanos) {
         let m = model(cc);
-        m.set(flag::IDLE, true);
-        if m.mode() == Mode::ProbeBw {
-            let rate = m.bw.max();
-            cc.set_pace(rate, UNIT);
+        m.set(flag::IDLE_RESTART, true);
+        m.extra_at = now;
+        if m.state().is_probe_bw() {
+            let rate = m.pace(window::UNIT);
+            cc.raise_pace(rate, true);
+        } else if m.state() == State::ProbeRtt && m.probe_rtt_is_over(now) {
+            m.exit_probe_rtt(now);
+            cc.cwnd = model(cc).cwnd.max(cc.cwnd);
         }
     }
 
@@ -228,29 +123,42 @@ impl CongestionControl for Bbr {
         true
     }
 
+    /// Draft 5.2.3, UpdateOnACK.
     fn on_sample(&self, cc: &mut Congestion, sample: &Sample) -> bool {
         let before = cc.cwnd;
         let m = model(cc);
         if m.cwnd == 0 {
             m.cwnd = before;
         }
-        m.on_rate(sample);
-        m.on_aggregation(sample);
-        m.advance_cycle(sample);
-        m.check_full_pipe(sample);
-        m.check_drain(sample);
-        let quiet = m.check_probe_rtt(sample);
-        let (rate, gain, full) = (m.bw.max(), m.pacing_gain(), m.has(flag::FULL));
-        if rate > 0 {
-            let pace = paced(rate, gain);
-            if full || pace > cc.pacing_rate {
-                cc.set_pace(rate, gain);
-            }
+        if m.initial_cwnd == 0 {
+            m.initial_cwnd = before;
         }
+        m.mss = sample.mss;
+        m.delivered = sample.rate.delivered;
+        if sample.phase == Phase::Open && m.phase != Phase::Open as u32 {
+            // 5.6.4.4: recovery is over, whichever way.
+            m.restore_window();
+        }
+        m.phase = sample.phase as u32;
+        m.update_latest_signals(sample);
+        m.update_max_bw(sample);
+        m.adapt_to_losses();
+        m.update_aggregation(sample);
+        m.check_full_bw(sample);
+        m.check_startup_done(sample);
+        m.check_drain_done(sample);
+        m.update_cycle(sample);
+        m.update_min_rtt(sample);
+        let quiet = m.check_probe_rtt(sample);
+        m.advance_latest_signals(sample);
+        m.bw = m.max_bw().min(m.bw_shortterm);
+        let (rate, full) = (m.pace(m.pacing_gain()), m.has(flag::FULL_BW_REACHED));
+        cc.raise_pace(rate, full);
         if cc.pacing_rate == 0 && sample.srtt > 0 {
-            // Draft 4.2.1: the initial window in a round-trip time.
-            let rate = crate::engine::rate::rate_of(u64::from(before), sample.srtt);
-            cc.set_pace(rate, HIGH_GAIN);
+            // 5.6.2, InitPacingRate.
+            let initial = crate::engine::rate::rate_of(u64::from(before), sample.srtt);
+            let rate = window::times(initial, window::STARTUP_PACING_GAIN);
+            cc.raise_pace(rate, true);
         }
         let pace = cc.pacing_rate;
         let m = model(cc);
@@ -260,16 +168,11 @@ impl CongestionControl for Bbr {
     }
 }
 
-/// `rate` times `gain`, less the margin.
-fn paced(rate: u64, gain: u64) -> u64 {
-    let pace = u128::from(rate) * u128::from(gain * (100 - MARGIN)) / u128::from(UNIT * 100);
-    u64::try_from(pace).unwrap_or(u64::MAX).max(1)
-}
-
 impl Congestion {
-    fn set_pace(&mut self, rate: u64, gain: u64) {
-        if rate > 0 {
-            self.pacing_rate = paced(rate, gain);
+    /// 5.6.2: before the pipe was full once the pace only grows. 0 is no rate.
+    fn raise_pace(&mut self, rate: u64, either_way: bool) {
+        if rate > 0 && (either_way || rate > self.pacing_rate) {
+            self.pacing_rate = rate;
         }
     }
 }

@@ -48,7 +48,7 @@ struct Curve {
     updated_at: Nanos,
 }
 
-/// The area: 192 bytes.
+/// The area: 256 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Area {
@@ -56,7 +56,7 @@ struct Area {
     /// The curve before the last reduction (RFC 9438 4.9).
     before: Curve,
     hystart: HyStart,
-    reserved: [u64; 7],
+    reserved: [u64; 15],
 }
 
 /// Binary places of [`Curve::w_est`].
