@@ -1,13 +1,15 @@
 //! `cargo campaign --seed N --kills K`: faults of every kind against every process under traffic.
 
-use anyhow::{Context, Result};
-use clap::Parser;
-use integration::campaign::{Plan, Report, run};
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use integration::campaign::{Peer, Plan, Report, run};
 use integration::mix::become_crowd_if_asked;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 use strata::lab::become_strata_if_asked;
 use strata::netns;
 
@@ -24,10 +26,44 @@ struct Arguments {
     /// Idle connections beside the traffic
     #[arg(long, default_value_t = 20)]
     idle: usize,
-    /// Write the table (FILE.md) and a picture (FILE.svg)
+    /// Who is at the other end of the connections
+    #[arg(long, value_enum, default_value_t = PeerArgument::Mixed)]
+    peer: PeerArgument,
+    /// Only one part of several, which together are the whole: `2/3`
+    #[arg(long, value_name = "PART/PARTS", default_value = "1/1", value_parser = part)]
+    part: (usize, usize),
+    /// Only faults whose description begins so: `SIGKILL of tcpd`, `random word`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// End after so many minutes, over or not
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Write the table (FILE.md) and a picture (FILE.svg), now and then and at the end
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PeerArgument {
+    /// The Linux kernel
+    Kernel,
+    /// Another constellation, faulted as well
+    Constellation,
+    /// The kernel, now and then a constellation
+    Mixed,
+}
+
+fn part(text: &str) -> Result<(usize, usize)> {
+    let (part, parts) = text.split_once('/').context("PART/PARTS, as in 2/3")?;
+    let (part, parts): (usize, usize) = (part.parse()?, parts.parse()?);
+    if !(1..=parts).contains(&part) {
+        bail!("there is no part {part} of {parts}");
+    }
+    Ok((part - 1, parts))
+}
+
+/// Time between two tables.
+const WRITE_EVERY: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     if let Some(code) = become_strata_if_asked().or_else(become_crowd_if_asked) {
@@ -50,12 +86,29 @@ fn main() -> ExitCode {
 }
 
 fn campaign(arguments: &Arguments) -> Result<bool> {
+    let begin = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     let plan = Plan {
         seed: arguments.seed,
         kills: arguments.kills,
         idle: arguments.idle,
+        peer: match arguments.peer {
+            PeerArgument::Kernel => Some(Peer::Kernel),
+            PeerArgument::Constellation => Some(Peer::Constellation),
+            PeerArgument::Mixed => None,
+        },
+        part: arguments.part,
+        only: arguments.only.clone(),
+        until: arguments
+            .minutes
+            .map(|minutes| begin + Duration::from_secs(60 * minutes)),
+        stop,
     };
-    let begin = Instant::now();
+    let mut written = Instant::now();
     let report = run(&plan, |done, all, report| {
         if done % 100 == 0 || done == all {
             let bad = report.failures().len();
@@ -63,6 +116,14 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
                 "{done} of {all} faults, {bad} rounds with failures, {} s",
                 begin.elapsed().as_secs()
             );
+        }
+        if let Some(path) = &arguments.out
+            && written.elapsed() > WRITE_EVERY
+        {
+            written = Instant::now();
+            if let Err(error) = write(path, report) {
+                eprintln!("{error:#}");
+            }
         }
     })?;
     println!("{}", report.markdown());

@@ -1,5 +1,6 @@
 //! Faults, and how they are brought about.
 
+use super::scribble::{Memory, scribble};
 use anyhow::{Context, Result, bail};
 use core::fmt;
 use nix::sys::signal::{Signal, kill};
@@ -7,7 +8,7 @@ use nix::unistd::Pid;
 use shm::crash::{Action, Point, Trigger, VARIABLE};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use strata::admin::Request;
+use strata::admin::{Request, Status};
 use strata::lab::Lab;
 
 /// What goes wrong.
@@ -29,6 +30,8 @@ pub enum Kind {
     Memory,
     /// A planned restart.
     Restart,
+    /// A random word written into shared memory.
+    Scribble,
 }
 
 /// To whom.
@@ -46,6 +49,8 @@ pub enum Target {
     Keeper,
     /// The supervisor and all layers at once.
     AllButKeeper,
+    /// Shared memory.
+    Memory(Memory),
 }
 
 /// One fault.
@@ -70,6 +75,7 @@ impl Kind {
             Self::Loop => "busy loop",
             Self::Memory => "memory limit",
             Self::Restart => "planned restart",
+            Self::Scribble => "random word",
         }
     }
 }
@@ -85,6 +91,7 @@ impl Target {
             Self::Supervisor => "supervisor".to_owned(),
             Self::Keeper => "keeper".to_owned(),
             Self::AllButKeeper => "supervisor and all layers at once".to_owned(),
+            Self::Memory(memory) => memory.name().to_owned(),
         }
     }
 }
@@ -101,12 +108,34 @@ impl fmt::Display for Fault {
 /// The layers and the numbers of their services in a lab.
 const LAYERS: [(&str, u8); 4] = [("netdevd", 4), ("ipd", 1), ("tcpd", 2), ("udpd", 3)];
 
-/// The faults of a campaign, in an order that `seed` gives: `kills` times `SIGKILL` for each
-/// layer, and the others in proportion, each at least once.
+/// The faults of a campaign in rounds of at most `each`, in an order that `seed` gives: `kills`
+/// times `SIGKILL` for each layer, and the others in proportion, each at least once. Rounds of
+/// scribbles have one target each, and are shorter.
 #[must_use]
-pub fn schedule(seed: u64, kills: usize) -> Vec<Fault> {
+pub fn schedule(seed: u64, kills: usize, each: usize) -> Vec<Vec<Fault>> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut all = failures(kills);
+    random.shuffle(&mut all);
+    let mut rounds: Vec<_> = all.chunks(each.max(1)).map(<[_]>::to_vec).collect();
+    for memory in Memory::ALL {
+        let fault = Fault {
+            kind: Kind::Scribble,
+            target: Target::Memory(memory),
+        };
+        let scribbles = vec![fault; kills / 10 + 1];
+        rounds.extend(scribbles.chunks(SCRIBBLES).map(<[_]>::to_vec));
+    }
+    random.shuffle(&mut rounds);
+    rounds
+}
+
+/// Scribbles in a round.
+const SCRIBBLES: usize = 12;
+
+fn failures(kills: usize) -> Vec<Fault> {
     let tenth = kills / 10 + 1;
     let twentieth = kills / 20 + 1;
+    let hundredth = kills / 100 + 1;
     let mut all = Vec::new();
     let mut add = |kind, target, count| {
         all.extend(core::iter::repeat_n(Fault { kind, target }, count));
@@ -123,6 +152,18 @@ pub fn schedule(seed: u64, kills: usize) -> Vec<Fault> {
     for (i, (a, _)) in LAYERS.iter().enumerate() {
         for (b, _) in LAYERS.iter().skip(i + 1) {
             add(Kind::Kill, Target::Pair(a, b), twentieth);
+            // A campaign of a few kills is to be short.
+            if kills >= PAIRS_FROM {
+                for kind in [
+                    Kind::Abort,
+                    Kind::Panic,
+                    Kind::Hang,
+                    Kind::Loop,
+                    Kind::Memory,
+                ] {
+                    add(kind, Target::Pair(a, b), hundredth);
+                }
+            }
         }
     }
     add(Kind::Kill, Target::All, tenth);
@@ -130,9 +171,11 @@ pub fn schedule(seed: u64, kills: usize) -> Vec<Fault> {
     add(Kind::Kill, Target::Keeper, twentieth);
     add(Kind::Kill, Target::AllButKeeper, twentieth);
     add(Kind::None, Target::All, tenth);
-    fastrand::Rng::with_seed(seed).shuffle(&mut all);
     all
 }
+
+/// Campaigns of so many kills have faults other than kills for pairs, too.
+const PAIRS_FROM: usize = 20;
 
 /// Brings faults about.
 #[derive(Debug)]
@@ -159,9 +202,12 @@ impl Injector {
             Target::Layer(layer) => vec![layer],
             Target::Pair(a, b) => vec![a, b],
             Target::All | Target::AllButKeeper => LAYERS.map(|(layer, _)| layer).to_vec(),
-            Target::Supervisor | Target::Keeper => Vec::new(),
+            Target::Supervisor | Target::Keeper | Target::Memory(_) => Vec::new(),
         };
         let status = lab.status()?;
+        if let Target::Memory(memory) = target {
+            return self.scribble(lab, memory, &status, random);
+        }
         let mut pids = Vec::new();
         for layer in &layers {
             let of = |name: &str| name == *layer || name.split('@').next() == Some(layer);
@@ -172,7 +218,7 @@ impl Injector {
             pids.push(status.keeper.context("no keeper")?);
         }
         let signal = match kind {
-            Kind::None => {
+            Kind::None | Kind::Scribble => {
                 sleep(Duration::from_millis(20));
                 return Ok(());
             }
@@ -206,22 +252,41 @@ impl Injector {
         Ok(())
     }
 
-    /// Has the one layer do it to itself in the middle of its work.
+    /// Has the layers do it to themselves in the middle of their work, each as soon as the one
+    /// before is about it.
     fn have(&self, layers: &[&str], action: Action, random: &mut fastrand::Rng) -> Result<()> {
-        let service = LAYERS.iter().find(|(layer, _)| layers == [*layer]);
-        let (_, number) = service.context("one layer at a time")?;
-        let points = [Point::Polled, Point::Committed, Point::Released];
-        let point = random.choice(points).context("no point")?;
-        let before = self.trigger.deaths();
-        let service = abi::ServiceId(*number);
-        self.trigger
-            .arm_for(service, point, random.u32(1..30), action);
-        let begin = Instant::now();
-        while self.trigger.deaths() == before {
-            if begin.elapsed() > Duration::from_secs(10) {
-                bail!("it never came to {}", point.name());
+        for (place, layer) in layers.iter().enumerate() {
+            let service = LAYERS.iter().find(|(known, _)| known == layer);
+            let (_, number) = service.context("no such layer")?;
+            let points = [Point::Polled, Point::Committed, Point::Released];
+            let point = random.choice(points).context("no point")?;
+            let before = self.trigger.deaths();
+            // The second may have little to do while the first is gone.
+            let nth = if place == 0 { random.u32(1..30) } else { 1 };
+            let service = abi::ServiceId(*number);
+            self.trigger.arm_for(service, point, nth, action);
+            let begin = Instant::now();
+            while self.trigger.deaths() == before {
+                if begin.elapsed() > Duration::from_secs(10) {
+                    bail!("it never came to {}", point.name());
+                }
+                sleep(Duration::from_micros(200));
             }
-            sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    fn scribble(
+        &self,
+        lab: &Lab,
+        memory: Memory,
+        status: &Status,
+        random: &mut fastrand::Rng,
+    ) -> Result<()> {
+        scribble(status.pid, memory, random)?;
+        if memory == Memory::Record {
+            let pid = lab.signal("tcpd", Signal::SIGKILL)?;
+            gone(lab, &[pid])?;
         }
         Ok(())
     }
@@ -252,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_schedule_has_what_was_asked_for_and_is_its_seeds() {
-        let faults = schedule(1, 20);
+        let faults: Vec<_> = schedule(1, 20, 60).concat();
         let killed = |layer| {
             let fault = Fault {
                 kind: Kind::Kill,
@@ -261,7 +326,7 @@ mod tests {
             faults.iter().filter(|f| **f == fault).count()
         };
         assert_eq!((killed("tcpd"), killed("netdevd")), (20, 20));
-        assert_eq!(faults, schedule(1, 20));
-        assert_ne!(faults, schedule(2, 20));
+        assert_eq!(faults, schedule(1, 20, 60).concat());
+        assert_ne!(faults, schedule(2, 20, 60).concat());
     }
 }

@@ -14,10 +14,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Buffers that a netdevd holds ready for the next frame: a small one and its continuation.
 const READY: u32 = 2;
 
+/// By how much a process's own memory may have grown, in KiB: what its allocator keeps, and for
+/// each connection that it had what its tables were enlarged by.
+const GROWTH_KB: u64 = 6 * 1024;
+const GROWTH_KB_EACH: u64 = 4;
+
 /// Before any traffic.
 #[derive(Debug)]
 pub(super) struct Baseline {
-    descriptors: BTreeMap<String, usize>,
+    /// Private memory in KiB.
+    memory: BTreeMap<String, u64>,
+    descriptors: BTreeMap<String, Kinds>,
     /// Stored by each layer: a transport's table of sessions.
     stored: BTreeMap<String, usize>,
 }
@@ -27,16 +34,17 @@ impl Baseline {
         let status = lab.status()?;
         let stored = status.daemons.iter().map(|d| (d.name.clone(), d.stored));
         Ok(Self {
+            memory: memory(&status),
             descriptors: descriptors(&status),
             stored: stored.collect(),
         })
     }
 
-    /// Waits until everything is as it was.
-    pub(super) fn compare(&self, lab: &Lab) -> Result<()> {
+    /// Waits until everything is as it was; there were so many `connections`.
+    pub(super) fn compare(&self, lab: &Lab, connections: usize) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let now = self.look(lab);
+            let now = self.look(lab, connections);
             if now.is_ok() || begin.elapsed() > PATIENCE {
                 return now;
             }
@@ -44,7 +52,7 @@ impl Baseline {
         }
     }
 
-    fn look(&self, lab: &Lab) -> Result<()> {
+    fn look(&self, lab: &Lab, connections: usize) -> Result<()> {
         let status = lab.status()?;
         for daemon in &status.daemons {
             let (name, used) = (&daemon.name, daemon.pool_used);
@@ -69,24 +77,66 @@ impl Baseline {
                 ensure!(rows.is_empty(), "{layer} has sockets: {rows:?}");
             }
         }
-        for (name, now) in descriptors(&status) {
-            let before = self.descriptors.get(&name).copied().unwrap_or(0);
+        for (name, now) in memory(&status) {
+            let before = self.memory.get(&name).copied().unwrap_or(0);
+            let most = before + GROWTH_KB + GROWTH_KB_EACH * connections as u64;
             ensure!(
-                now <= before,
-                "{name} has {now} descriptors, {before} before"
+                now <= most,
+                "{name} has {now} KiB of memory of its own, {before} KiB before"
+            );
+        }
+        for (name, now) in descriptors(&status) {
+            let before = self.descriptors.get(&name).cloned().unwrap_or_default();
+            let sum = |kinds: &Kinds| kinds.values().sum::<usize>();
+            ensure!(
+                sum(&now) <= sum(&before),
+                "{name} has more descriptors than before: {now:?}, not {before:?}"
             );
         }
         Ok(())
     }
 }
 
-/// Open descriptors of supervisor, keeper and layers.
-fn descriptors(status: &Status) -> BTreeMap<String, usize> {
+/// Supervisor, keeper and layers.
+fn processes(status: &Status) -> impl Iterator<Item = (String, u32)> + '_ {
     let layers = status.daemons.iter().map(|d| (d.name.as_str(), d.pid));
     let others = [("keeper", status.keeper), ("supervisor", Some(status.pid))];
-    let count = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    layers
-        .chain(others)
-        .filter_map(|(name, pid)| Some((name.to_owned(), count(pid?))))
+    let all = layers.chain(others);
+    all.filter_map(|(name, pid)| Some((name.to_owned(), pid?)))
+}
+
+/// How many descriptors there are of each kind.
+type Kinds = BTreeMap<String, usize>;
+
+/// Their open descriptors.
+fn descriptors(status: &Status) -> BTreeMap<String, Kinds> {
+    let kinds = |pid: u32| {
+        let mut kinds = Kinds::new();
+        let all = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        for link in all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
+            let link = link.to_string_lossy().into_owned();
+            // Sockets and pipes have a number each.
+            let kind = link.split(":[").next().unwrap_or_default();
+            *kinds.entry(kind.to_owned()).or_default() += 1;
+        }
+        kinds
+    };
+    processes(status)
+        .map(|(name, pid)| (name, kinds(pid)))
+        .collect()
+}
+
+/// Their memory that is nobody else's, in KiB.
+fn memory(status: &Status) -> BTreeMap<String, u64> {
+    let anonymous = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+        let words = line.and_then(|line| line.split_whitespace().next());
+        words.and_then(|kb| kb.parse().ok()).unwrap_or(0)
+    };
+    processes(status)
+        .map(|(name, pid)| (name, anonymous(pid)))
         .collect()
 }

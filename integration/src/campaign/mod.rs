@@ -5,26 +5,47 @@ mod fault;
 mod leaks;
 mod picture;
 mod report;
+mod round;
+mod scribble;
 
 pub use fault::{Fault, Kind, Target, schedule};
 pub use report::Report;
+pub use scribble::Memory;
 
-use crate::mix::{Amounts, Mix};
-use anyhow::{Context, Result, bail};
-use fault::Injector;
+use anyhow::Result;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use strata::admin::DaemonState;
-use strata::lab::{Lab, LabConfig};
 
 /// Faults under one mix; then its streams end, every byte is compared, what leaked is looked for,
 /// and a new constellation begins.
 const ROUND: usize = 60;
 
-/// How long everything may take to go on after a fault.
-const RECOVERY: Duration = Duration::from_secs(30);
+/// Every so many rounds of a mixed campaign have another constellation as peer.
+const MIXED: usize = 6;
+
+/// Who is at the other end of the connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// The Linux kernel.
+    Kernel,
+    /// Another constellation, which is faulted as well, one time in three.
+    Constellation,
+}
+
+impl Peer {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Constellation => "constellation",
+        }
+    }
+}
 
 /// What a campaign is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Of the order of faults and their moments.
     pub seed: u64,
@@ -32,97 +53,85 @@ pub struct Plan {
     pub kills: usize,
     /// Idle connections beside the traffic.
     pub idle: usize,
+    /// The peer; none: mostly the kernel, now and then a constellation.
+    pub peer: Option<Peer>,
+    /// Which of how many parts of the campaign, from 0: each has other rounds.
+    pub part: (usize, usize),
+    /// Only faults whose description begins so: `SIGKILL of tcpd`, `random word`.
+    pub only: String,
+    /// When to end although it is not over.
+    pub until: Option<Instant>,
+    /// Set: end after the fault in hand.
+    pub stop: Arc<AtomicBool>,
 }
 
-/// Runs it; `tell` is told after each fault.
+impl Plan {
+    /// Whether it is to end before its time.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.until.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn peer(&self, round: usize) -> Peer {
+        let mixed = if round % MIXED == MIXED - 1 {
+            Peer::Constellation
+        } else {
+            Peer::Kernel
+        };
+        self.peer.unwrap_or(mixed)
+    }
+}
+
+/// Runs it; `tell` is told after each fault: how many, of how many, and the report so far.
 ///
 /// # Errors
 /// When no constellation can be started. What goes wrong afterwards is part of the report.
 pub fn run(plan: &Plan, mut tell: impl FnMut(usize, usize, &Report)) -> Result<Report> {
-    let faults = schedule(plan.seed, plan.kills);
-    let mut random = fastrand::Rng::with_seed(plan.seed);
+    let (part, parts) = plan.part;
+    let rounds: Vec<_> = schedule(plan.seed, plan.kills, ROUND)
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| number % parts.max(1) == part)
+        .map(|(number, mut faults)| {
+            faults.retain(|fault| fault.to_string().starts_with(&plan.only));
+            (number, faults)
+        })
+        .filter(|(_, faults)| !faults.is_empty())
+        .collect();
+    let all = rounds.iter().map(|(_, faults)| faults.len()).sum();
+    let mut random = fastrand::Rng::with_seed(plan.seed ^ part as u64);
     let mut report = Report::new(plan);
     let mut done = 0;
-    for round in faults.chunks(ROUND) {
-        if let Err(error) = run_round(plan, round, &mut random, &mut report, |report| {
-            done += 1;
-            tell(done, faults.len(), report);
-        }) {
-            report.wrong(format!("{error:#}"));
+    for (number, faults) in rounds {
+        let mut left = &*faults;
+        while !left.is_empty() && !plan.is_over() {
+            let world = round::World {
+                plan,
+                peer: plan.peer(number),
+            };
+            let before = done;
+            let ended = world.run(left, &mut random, &mut report, |report| {
+                done += 1;
+                tell(done, all, report);
+            });
+            if let Err(error) = ended {
+                report.wrong(format!("{error:#}"));
+            }
+            // A round of scribbles ends with the first connection that is lost; others whenever
+            // something went wrong, and what was left of them is left out.
+            let is_scribbles = faults.iter().any(|fault| fault.kind == Kind::Scribble);
+            let step = if is_scribbles {
+                (done - before).max(1)
+            } else {
+                left.len()
+            };
+            left = left.get(step..).unwrap_or_default();
         }
+    }
+    if done < all {
+        report.interrupted(all);
     }
     Ok(report)
 }
 
-fn run_round(
-    plan: &Plan,
-    faults: &[Fault],
-    random: &mut fastrand::Rng,
-    report: &mut Report,
-    mut tell: impl FnMut(&Report),
-) -> Result<()> {
-    let injector = Injector::new()?;
-    let lab = Lab::start(&LabConfig {
-        environment: injector.environment(),
-        // Deaths come faster here than any machine's; and what is closed is to be gone soon.
-        extra: "[restart]\nat-once = 100000\ngive-up = 0\n[tcp]\ntime-wait = \"1s\"\n".to_owned(),
-        ..LabConfig::default()
-    })?;
-    let before = leaks::Baseline::of(&lab)?;
-    let amounts = Amounts {
-        idle: plan.idle,
-        ..Amounts::default()
-    };
-    let mix = Mix::start(&lab, &amounts)?;
-    mix.wait_progress(3, RECOVERY)?;
-    let mut failed = None;
-    for &fault in faults {
-        // At an arbitrary moment of the traffic; and a gap of its own.
-        std::thread::sleep(Duration::from_micros(random.u64(5_000..30_000)));
-        mix.silence().take();
-        let begin = Instant::now();
-        let recovered = injector
-            .inject(&lab, fault, random)
-            .and_then(|()| settle(&lab, &mix));
-        let gap = mix.silence().take();
-        report.note(fault, gap.min(begin.elapsed()), recovered.is_ok());
-        tell(report);
-        if let Err(error) = recovered {
-            failed = Some(error.context(fault.to_string()));
-            break;
-        }
-    }
-    let ended = mix.finish();
-    match (failed, ended) {
-        (None, Ok(_)) => {}
-        (failed, ended) => {
-            let texts = [failed, ended.err()].into_iter().flatten();
-            let text: Vec<_> = texts.map(|error| format!("{error:#}")).collect();
-            let places = text.iter().map(|text| text.lines().count()).sum();
-            report.broke(places);
-            bail!("{}\n{}", text.join("\n"), lab.log());
-        }
-    }
-    if let Err(error) = before.compare(&lab) {
-        report.leaked(format!("{error:#}"));
-    }
-    Ok(())
-}
-
-/// Waits until every layer runs and everything goes on.
-fn settle(lab: &Lab, mix: &Mix) -> Result<()> {
-    let begin = Instant::now();
-    loop {
-        let status = lab.status().context("the supervisor")?;
-        let all = status.daemons.iter();
-        if status.keeper.is_some() && all.clone().all(|d| d.state == DaemonState::Running) {
-            break;
-        }
-        if begin.elapsed() > RECOVERY {
-            bail!("not every layer is back");
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    mix.wait_progress(2, RECOVERY)?;
-    mix.check_levels(RECOVERY)
-}
+/// How long everything may take to go on after a fault.
+const RECOVERY: Duration = Duration::from_secs(30);

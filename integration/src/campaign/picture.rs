@@ -13,7 +13,10 @@ const WIDTH: u32 = 900;
 /// Draws it.
 pub(super) fn draw(report: &Report) -> Result<String> {
     let mut svg = String::new();
-    let rows: Vec<_> = report.rows.values().collect();
+    // Those of one peer, so that a picture has a page's size.
+    let peer = report.rows.values().map(|row| row.peer).min();
+    let rows = report.rows.values().filter(|row| Some(row.peer) == peer);
+    let rows: Vec<_> = rows.collect();
     let count = u32::try_from(rows.len())?;
     let height = count * ROW + 70;
     let failed = |error: &dyn core::fmt::Display| anyhow!("drawing: {error}");

@@ -7,6 +7,7 @@
 
 use std::process::ExitCode;
 
+mod campaign;
 mod counters;
 mod crash_points;
 mod faults;
@@ -32,5 +33,6 @@ fn main() -> ExitCode {
         hostile::add(trials);
         faults::add(trials);
         crash_points::add(trials);
+        campaign::add(trials);
     })
 }
