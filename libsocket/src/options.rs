@@ -66,6 +66,20 @@ impl Socket {
         }
     }
 
+    pub(crate) fn max_pacing_rate(&self) -> io::Result<u64> {
+        match self.option(SockOptName::MaxPacingRate)? {
+            SockOpt::MaxPacingRate(rate) => Ok(rate),
+            _ => Err(self.wrong()),
+        }
+    }
+
+    pub(crate) fn notsent_lowat(&self) -> io::Result<u32> {
+        match self.option(SockOptName::NotSentLowat)? {
+            SockOpt::NotSentLowat(mark) => Ok(mark),
+            _ => Err(self.wrong()),
+        }
+    }
+
     pub(crate) fn linger(&self) -> io::Result<Option<Duration>> {
         match self.option(SockOptName::Linger)? {
             SockOpt::Linger(time) => Ok(time.map(|ms| Duration::from_millis(ms.into()))),

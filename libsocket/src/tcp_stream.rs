@@ -262,6 +262,40 @@ impl TcpStream {
         self.0.ttl()
     }
 
+    /// Bounds the rate at which data leaves, in bytes a second (`SO_MAX_PACING_RATE`);
+    /// `u64::MAX`: no bound.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_max_pacing_rate(&self, rate: u64) -> io::Result<()> {
+        self.0.set_option(SockOpt::MaxPacingRate(rate))
+    }
+
+    /// The bound of the rate at which data leaves; `u64::MAX`: none.
+    ///
+    /// # Errors
+    /// As `getsockopt(2)`.
+    pub fn max_pacing_rate(&self) -> io::Result<u64> {
+        self.0.max_pacing_rate()
+    }
+
+    /// Bounds how many bytes may be written ahead of what has left (`TCP_NOTSENT_LOWAT`): the
+    /// descriptor is writable while less than half of it waits. 0 or `u32::MAX`: no bound.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn set_notsent_lowat(&self, mark: u32) -> io::Result<()> {
+        self.0.set_option(SockOpt::NotSentLowat(mark))
+    }
+
+    /// The bound of what may be written ahead of what has left.
+    ///
+    /// # Errors
+    /// As `getsockopt(2)`.
+    pub fn notsent_lowat(&self) -> io::Result<u32> {
+        self.0.notsent_lowat()
+    }
+
     /// `TCP_INFO`, laid out as Linux does.
     ///
     /// # Errors

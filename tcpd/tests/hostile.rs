@@ -250,7 +250,9 @@ impl Fuzz {
             SockOpt::ReuseAddr(true),
             SockOpt::ReusePort(self.rng.bool()),
             SockOpt::DeferAccept(10),
-        ][self.rng.usize(..12)]
+            SockOpt::MaxPacingRate(self.rng.u64(..)),
+            SockOpt::NotSentLowat(self.rng.u32(..)),
+        ][self.rng.usize(..14)]
         .clone();
         let e = &mut self.engine;
         match self.rng.u8(..16) {

@@ -14,6 +14,7 @@ mod faults;
 mod hostile;
 mod marks;
 mod opening;
+mod pacing;
 mod path;
 mod readiness;
 mod tcp;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         tcp::add(trials);
         opening::add(trials);
         urgent::add(trials);
+        pacing::add(trials);
         path::add(trials);
         marks::add(trials);
         readiness::add(trials);

@@ -294,6 +294,12 @@ impl<'a> Words<'a> {
         self.set32(control::RX_LIMIT, rx.min(layout.rx_capacity));
     }
 
+    /// Shows how much may be in the send buffer; at most its capacity.
+    pub fn set_tx_limit(&self, tx: u32) {
+        let layout = self.memory.layout();
+        self.set32(control::TX_LIMIT, tx.min(layout.tx_capacity));
+    }
+
     /// Shows where the buffers lie, from the committed record and before the positions and limits
     /// that need it.
     pub fn set_rings(&self, rings: &Rings) {

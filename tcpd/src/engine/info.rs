@@ -100,7 +100,12 @@ impl Engine {
     #[must_use]
     pub fn info(&self, now: Nanos, id: ConnId) -> Option<TcpInfo> {
         let conn = self.conn(id)?;
-        let info = TcpInfo::of(&conn.tcb, now);
+        let (rcv_rtt, space) = conn.rt.memory.measured();
+        let mut info = TcpInfo::of(&conn.tcb, now);
+        info.rcv_rtt = micros(rcv_rtt);
+        if space > 0 {
+            info.rcv_space = low(space);
+        }
         if conn.tcb.state() != State::Listen {
             return Some(info);
         }
@@ -171,18 +176,21 @@ impl TcpInfo {
             reordering: tcb.recovery.threshold(),
             rcv_space: tcb.opts.rcv_buf,
             total_retrans: tcb.counters.retrans,
-            pacing_rate: match tcb.cc.pacing_rate {
+            pacing_rate: match tcb.pacing_rate() {
                 0 => u64::MAX,
                 rate => rate,
             },
             delivery_rate: tcb.cc.delivery_rate,
             delivery_rate_app_limited: u8::from(tcb.cc.rate_app_limited != 0),
-            max_pacing_rate: u64::MAX,
+            max_pacing_rate: match tcb.opts.max_pacing_rate {
+                0 => u64::MAX,
+                rate => rate,
+            },
             bytes_acked: tcb.acked_upto(),
             bytes_received: tcb.received_upto(),
             segs_out: tcb.counters.segs_out,
             segs_in: tcb.counters.segs_in,
-            notsent_bytes: low(tcb.data_end().saturating_sub(tcb.snd_nxt)),
+            notsent_bytes: low(tcb.unsent()),
             min_rtt: micros(tcb.rtt.min_rtt),
             data_segs_in: tcb.counters.data_segs_in,
             data_segs_out: tcb.counters.data_segs_out,

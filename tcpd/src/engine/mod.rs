@@ -51,6 +51,7 @@
 //! | 5681 4.1 | an idle window restarts from the initial one | it is halved for each timeout that passed (RFC 2861) | as Linux |
 //! | BBR draft 3.7 | marks count as congestion, it is not said how | as a loss in the round; they end Startup and Up | version 3 (draft-ietf-ccwg-bbr); Linux has version 1, which ignores them |
 //! | BBR draft 5.5.11, 5.6.2 | what losses change is saved with each round's first loss; the initial window is paced | saved once for each recovery; it is a burst | see `congestion/bbr` |
+//! | Linux, `TCP_NOTSENT_LOWAT` | a write may pass the mark by an sk_buff | it is cut at the mark, which is two segments at the least | the limit is a word that the library reads |
 //! | 7323 3.2 | a segment without timestamps is dropped once they are agreed on | it is taken | middleboxes strip them |
 //! | 7323 2.4 | the window's edge never moves back | by less than one unit of the scale, when the buffer is all but full | there is no room to round up into; what was offered is still taken |
 //!
@@ -107,6 +108,7 @@ mod syncookie;
 pub mod tcb;
 mod timeout;
 pub mod timers;
+mod unsent;
 mod urgent;
 pub mod user_timeout;
 mod words;

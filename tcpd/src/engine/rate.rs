@@ -15,6 +15,7 @@ use super::conn::Conn;
 use super::recovery::Acked;
 use super::sent::Delivery;
 use super::seq::clamp;
+use super::tcb::Tcb;
 use super::timers::Timer;
 use abi::Nanos;
 
@@ -55,6 +56,18 @@ pub(crate) fn bytes_in(rate: u64, time: Nanos) -> u64 {
 /// Bytes a second that `bytes` in `time` are.
 pub(crate) fn rate_of(bytes: u64, time: Nanos) -> u64 {
     u64::try_from(u128::from(bytes) * SECOND / u128::from(time.max(1))).unwrap_or(u64::MAX)
+}
+
+impl Tcb {
+    /// Bytes a second at which data leaves: what congestion control says, and at most what the
+    /// application allows (`SO_MAX_PACING_RATE`), with or without a model; 0: as the windows allow.
+    pub(crate) fn pacing_rate(&self) -> u64 {
+        match (self.cc.pacing_rate, self.opts.max_pacing_rate) {
+            (0, most) => most,
+            (rate, 0) => rate,
+            (rate, most) => rate.min(most),
+        }
+    }
 }
 
 impl Conn {
@@ -182,7 +195,7 @@ impl Conn {
 
     /// Whether pacing lets the next unit leave; if not, the timer is set.
     pub(crate) fn is_paced_out(&mut self, now: Nanos) -> bool {
-        if self.tcb.cc.pacing_rate == 0 || self.rt.pacer.next_at <= now {
+        if self.tcb.pacing_rate() == 0 || self.rt.pacer.next_at <= now {
             return false;
         }
         self.tcb.deadlines.arm(Timer::Pace, self.rt.pacer.next_at);
@@ -191,7 +204,7 @@ impl Conn {
 
     /// A unit of `len` bytes left. As Linux: being late is made good, by up to half a unit.
     pub(crate) fn note_paced(&mut self, now: Nanos, len: u64) {
-        let rate = self.tcb.cc.pacing_rate;
+        let rate = self.tcb.pacing_rate();
         if rate == 0 {
             return;
         }

@@ -33,7 +33,7 @@ pub mod flag {
     pub const OOBINLINE: u32 = 256;
 }
 
-/// The options. 56 bytes of a record.
+/// The options. 64 bytes of a record.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SockOpts {
@@ -67,8 +67,10 @@ pub struct SockOpts {
     pub tos: u8,
     /// TTL or hop limit; 0: default.
     pub ttl: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// Most that may be written and not sent (`TCP_NOTSENT_LOWAT`); 0 or `u32::MAX`: the buffer.
+    pub notsent_lowat: u32,
+    /// Bytes a second at which data leaves at most (`SO_MAX_PACING_RATE`); 0: no bound.
+    pub max_pacing_rate: u64,
 }
 
 impl SockOpts {
@@ -91,7 +93,8 @@ impl SockOpts {
             max_segment: 0,
             tos: 0,
             ttl: 0,
-            reserved: 0,
+            notsent_lowat: 0,
+            max_pacing_rate: 0,
         }
     }
 
@@ -181,6 +184,10 @@ impl Tcb {
                 }
                 self.opening.set(opening::flag::ON_CONNECT, on);
             }
+            SockOpt::MaxPacingRate(rate) => {
+                o.max_pacing_rate = if rate == u64::MAX { 0 } else { rate.max(1) };
+            }
+            SockOpt::NotSentLowat(mark) => o.notsent_lowat = mark,
             SockOpt::Broadcast(_) | SockOpt::PacketInfo(_) | SockOpt::MtuDiscover(_) => {
                 return Err(Errno::ENOPROTOOPT);
             }
@@ -220,6 +227,11 @@ impl Tcb {
             SockOptName::FastOpenConnect => {
                 SockOpt::FastOpenConnect(self.opening.has(opening::flag::ON_CONNECT))
             }
+            SockOptName::MaxPacingRate => SockOpt::MaxPacingRate(match o.max_pacing_rate {
+                0 => u64::MAX,
+                rate => rate,
+            }),
+            SockOptName::NotSentLowat => SockOpt::NotSentLowat(o.notsent_lowat),
             SockOptName::Broadcast | SockOptName::PacketInfo | SockOptName::MtuDiscover => {
                 return Err(Errno::ENOPROTOOPT);
             }

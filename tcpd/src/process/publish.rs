@@ -44,6 +44,9 @@ impl Tcpd {
                 };
                 if let Some(words) = self.sessions.words(socket.place) {
                     words.set_tx_head(tcb.acked_upto());
+                    if tcb.opts.notsent_lowat != 0 {
+                        words.set_tx_limit(tcb.shown_send_limit());
+                    }
                 }
                 if socket::has_room(tcb) {
                     self.sessions.writable(socket.place);

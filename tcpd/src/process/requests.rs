@@ -111,7 +111,10 @@ impl Tcpd {
                     words.set_events(socket::event_bits(tcb));
                 }
                 // A size that was set is shown after the commit.
-                if matches!(option, SockOpt::RecvBuffer(_) | SockOpt::SendBuffer(_)) {
+                if matches!(
+                    option,
+                    SockOpt::RecvBuffer(_) | SockOpt::SendBuffer(_) | SockOpt::NotSentLowat(_)
+                ) {
                     self.resized.push(id);
                 }
                 Ok(Answer::Done)

@@ -98,7 +98,7 @@ pub(super) fn has_room(tcb: &Tcb) -> bool {
         State::Closed => true,
         _ => {
             let used = tcb.written - tcb.acked_upto();
-            3 * used <= 2 * tcb.send_room()
+            3 * used <= 2 * tcb.send_room() && tcb.is_little_unsent()
         }
     }
 }
@@ -130,7 +130,7 @@ pub(super) fn show_sizes(sessions: &mut Sessions, place: SocketRef, tcb: &Tcb) {
             0 => tcb.opts.rcv_buf,
             clamp => clamp.min(tcb.opts.rcv_buf),
         };
-        words.set_limits(tcb.opts.snd_buf, rcv);
+        words.set_limits(tcb.shown_send_limit(), rcv);
     }
 }
 

@@ -505,6 +505,8 @@ fn option(arg: u32) -> SockOpt {
         17 => SockOpt::Ttl((value & 0xff) as u8),
         18 => SockOpt::FastOpen(value),
         19 => SockOpt::FastOpenConnect(on),
+        128 => SockOpt::MaxPacingRate(u64::from(value) << (value & 31)),
+        129 => SockOpt::NotSentLowat(value),
         n => SockOpt::Congestion(["reno", "cubic", "bbr"][n as usize % 3].to_owned()),
     }
 }

@@ -22,6 +22,7 @@ mod icmp;
 mod info;
 mod loss;
 mod odd_options;
+mod pacing;
 mod pmtu;
 mod resources;
 mod send;

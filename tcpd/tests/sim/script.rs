@@ -87,7 +87,7 @@ pub(crate) fn random_algorithm(rng: &mut Rng) -> Algorithm {
 
 /// Some option that an application might set, at any time.
 pub(crate) fn random_option(rng: &mut Rng) -> SockOpt {
-    match rng.u8(..11) {
+    match rng.u8(..13) {
         0 => SockOpt::NoDelay(rng.bool()),
         1 => SockOpt::Cork(rng.bool()),
         2 => SockOpt::QuickAck(rng.bool()),
@@ -97,6 +97,11 @@ pub(crate) fn random_option(rng: &mut Rng) -> SockOpt {
         6 => SockOpt::KeepIdle(rng.u32(1_000..100_000)),
         7 => SockOpt::KeepInterval(rng.u32(30_000..100_000)),
         8 => SockOpt::Tos(rng.u8(..)),
+        9 => SockOpt::MaxPacingRate(match rng.bool() {
+            true => u64::MAX,
+            false => rng.u64(100_000..10_000_000),
+        }),
+        10 => SockOpt::NotSentLowat(rng.u32(..100_000)),
         _ => {
             let names = congestion_names();
             SockOpt::Congestion(names[rng.usize(..names.len())].to_owned())

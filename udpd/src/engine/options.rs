@@ -55,6 +55,8 @@ impl Engine {
             | SockOpt::OobInline(_)
             | SockOpt::FastOpen(_)
             | SockOpt::FastOpenConnect(_)
+            | SockOpt::MaxPacingRate(_)
+            | SockOpt::NotSentLowat(_)
             | SockOpt::Congestion(_) => return Err(libc::ENOPROTOOPT),
         }
         self.mark(index);
@@ -98,6 +100,8 @@ impl Engine {
             | SockOptName::OobInline
             | SockOptName::FastOpen
             | SockOptName::FastOpenConnect
+            | SockOptName::MaxPacingRate
+            | SockOptName::NotSentLowat
             | SockOptName::Congestion => return Err(libc::ENOPROTOOPT),
         })
     }

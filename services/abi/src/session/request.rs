@@ -133,6 +133,10 @@ pub enum SockOpt {
     Mark(u32),
     FastOpen(u32),
     FastOpenConnect(bool),
+    /// `SO_MAX_PACING_RATE`, bytes a second; `u64::MAX`: none.
+    MaxPacingRate(u64),
+    /// `TCP_NOTSENT_LOWAT`; 0 or `u32::MAX`: none.
+    NotSentLowat(u32),
 }
 
 /// An option's name, for reading.
@@ -165,4 +169,6 @@ pub enum SockOptName {
     Mark,
     FastOpen,
     FastOpenConnect,
+    MaxPacingRate,
+    NotSentLowat,
 }

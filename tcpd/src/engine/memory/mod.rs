@@ -60,3 +60,10 @@ pub(crate) struct MemoryState {
     /// All memory is used up: nothing is taken that was not asked for.
     pub(crate) exhausted: bool,
 }
+
+impl MemoryState {
+    /// See [`Measure::seen`].
+    pub(crate) const fn measured(&self) -> (Nanos, u64) {
+        self.measure.seen()
+    }
+}

@@ -36,6 +36,12 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
+    /// Round-trip time as the receiver sees it, and most bytes read within one; 0: not measured
+    /// (anew after a restore).
+    pub(super) const fn seen(&self) -> (Nanos, u64) {
+        (self.rtt, self.space)
+    }
+
     fn lower(&mut self, sample: Nanos) {
         if self.rtt == 0 || sample < self.rtt {
             self.rtt = sample.max(1);

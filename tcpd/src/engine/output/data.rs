@@ -239,6 +239,9 @@ pub(super) fn send_unit(conn: &mut Conn, ctx: &mut Ctx<'_>, len: u32, mss: u32, 
     conn.rt.sent.cover(conn.tcb.snd_una, start, ctx.now);
     conn.rt.sent.push(start, end, ctx.now);
     conn.note_paced(ctx.now, end - start);
+    if conn.tcb.limits_unsent() {
+        conn.notice_acked(ctx);
+    }
     let tcb = &mut conn.tcb;
     if tcb.flight() == 0 {
         tcb.progress_at = ctx.now;

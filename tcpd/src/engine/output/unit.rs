@@ -31,7 +31,7 @@ pub(super) fn unit_size(conn: &Conn, config: &Config, mss: u32) -> u32 {
     // Twice the rate while the window doubles, a fifth more afterwards (Linux's pacing ratios).
     let slow_start = tcb.cc.cwnd < tcb.cc.ssthresh / 2;
     let cwnd = u64::from(tcb.cc.cwnd) * if slow_start { 10 } else { 6 } / 5;
-    let millisecond = match tcb.cc.pacing_rate {
+    let millisecond = match tcb.pacing_rate() {
         0 => cwnd.saturating_mul(MILLISECOND) / rtt.srtt,
         rate => rate / 1_000,
     };
