@@ -110,6 +110,7 @@ type Kinds = BTreeMap<String, usize>;
 
 /// Their open descriptors.
 fn descriptors(status: &Status) -> BTreeMap<String, Kinds> {
+    let unix = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let kinds = |pid: u32| {
         let mut kinds = Kinds::new();
         let all = fs::read_dir(format!("/proc/{pid}/fd"))
@@ -118,8 +119,18 @@ fn descriptors(status: &Status) -> BTreeMap<String, Kinds> {
         for link in all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) {
             let link = link.to_string_lossy().into_owned();
             // Sockets and pipes have a number each.
-            let kind = link.split(":[").next().unwrap_or_default();
-            *kinds.entry(kind.to_owned()).or_default() += 1;
+            let (kind, number) = link.split_once(":[").unwrap_or((&link, ""));
+            let number = number.trim_end_matches(']');
+            let unix = unix
+                .lines()
+                .find(|line| line.split_whitespace().nth(6) == Some(number));
+            // Type and state: 0005 is SEQPACKET, 0001 STREAM.
+            let words = unix
+                .into_iter()
+                .flat_map(|line| line.split_whitespace().skip(3).take(3));
+            let words: Vec<_> = words.collect();
+            let kind = format!("{kind} {}", words.join(" "));
+            *kinds.entry(kind).or_default() += 1;
         }
         kinds
     };

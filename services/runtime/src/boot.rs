@@ -8,7 +8,10 @@
 //!   fd 3: Plumbing..., Restored..., Start ------->  attach, sweep, restore
 //!                    <------------- Ready
 //! ```
-#![allow(unsafe_code, reason = "takes over the inherited descriptor 3")]
+#![allow(
+    unsafe_code,
+    reason = "takes over the inherited descriptor 3 and closes what is above it"
+)]
 
 use crate::channel::FdChannel;
 use crate::control::Control;
@@ -82,6 +85,7 @@ impl Boot {
 /// # Errors
 /// When not started by a supervisor.
 pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
+    close_the_rest();
     logging::init();
     // SAFETY: borrowed for this one query only, which is harmless on a number not open.
     let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
@@ -89,4 +93,14 @@ pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
         .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
     // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before main.
     Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
+}
+
+/// Closes whatever else was inherited. ipc-channel accepts its connections without close-on-exec,
+/// so a daemon that is started in that moment has another one's connection.
+fn close_the_rest() {
+    let (from, to) = (CHANNEL_FD.unsigned_abs() + 1, u32::MAX);
+    // SAFETY: nothing in this process has opened a descriptor before main, and whoever calls this
+    // has none above the channel's, as the documentation asks. It may fail on kernels without the
+    // call: then a descriptor stays open until this process ends, no more.
+    let _ = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0u32) };
 }
