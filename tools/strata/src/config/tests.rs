@@ -1,7 +1,7 @@
 //! Every way to be wrong, with the message a person reads.
 
 use super::*;
-use abi::config::{EcnMode, MtuProbing};
+use abi::config::{EcnMode, MtuProbing, TcpConfig, UdpConfig};
 use std::fmt::Write as _;
 
 fn errors(text: &str) -> String {
@@ -81,6 +81,25 @@ fn the_example_files_commented_keys_exist() {
     }
     let (config, _) = Config::parse(&path, &all).unwrap_or_else(|e| panic!("{e}"));
     assert!(config.devices.len() > 1);
+    assert_eq!(config.tcp, TcpConfig::default());
+    assert_eq!(config.udp, UdpConfig::default());
+}
+
+/// "Every key that there is": what tcpd can be told is in the example.
+#[test]
+fn the_example_file_names_every_key_of_tcp() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../strata.example.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let section = text.split("[tcp]").nth(1).unwrap();
+    let section = section.split("[udp]").next().unwrap();
+    let fields = serde_json::to_value(TcpConfig::default()).unwrap();
+    for field in fields.as_object().unwrap().keys() {
+        let key = field.trim_end_matches("_ms").replace('_', "-");
+        assert!(
+            section.contains(&format!("#: {key} = ")),
+            "{key} is missing"
+        );
+    }
 }
 
 /// What is wrong with each of `cases`, one after the other.

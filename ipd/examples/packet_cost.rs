@@ -1,4 +1,4 @@
-//! What the engine costs a packet: `cargo run --release -p ipd --example cost`.
+//! What the engine costs a packet: `cargo run --release -p ipd --example packet_cost`.
 //!
 //! Each figure includes allocating, handing over and freeing the slot, which is what `hand over`
 //! alone shows.
