@@ -47,6 +47,7 @@
 //! | 5682 3.1 | F-RTO sends new data after the first acknowledgement, with SACK too | what counts as lost; new data only without SACK | selective acknowledgements decide it as well, and most timeouts are genuine |
 //! | 2018 8 | a timeout forgets what was selectively acknowledged | only if the first byte was | peers that renege are rare, and then show it |
 //! | 9406 4.2 | eight round-trip samples a round, each an acknowledgement; L is 8 | a sample counts for up to four; L is infinite | peers that merge acknowledge 64 KiB at once |
+//! | 9406 4.2 | only a round's least delay ends slow start; a round ends when its last byte is acknowledged | a train of acknowledgements of half the least round trip leads to conservative slow start too (Linux's hystart), and a delay after it ends that; a round ends with the acknowledgement beyond | unpaced, the least delay tells of a queue of one product of rate and delay only when the window is past it |
 //! | 9438 4.6, 5681 eq. 4 | the reduction is from the flight | from what of the window was used in this round (RFC 7661) | the flight may be the rest of a burst |
 //! | 5681 4.1 | an idle window restarts from the initial one | it is halved for each timeout that passed (RFC 2861) | as Linux |
 //! | BBR draft 3.7 | marks count as congestion, it is not said how | as a loss in the round; they end Startup and Up | version 3 (draft-ietf-ccwg-bbr); Linux has version 1, which ignores them |

@@ -78,6 +78,46 @@ fn cubic_fills_links() {
     }
 }
 
+/// Full frames that are lost in the first slow start, and the share of the link in `time`.
+fn overshoot(rtt: u64, queue_bdp: f64, time: u64) -> (u64, f64) {
+    let link = link(MBIT_100, rtt, queue_bdp, 0.0);
+    let mut path = Path::new(link, &[Cubic], 1);
+    path.run(time);
+    let possible = link.rate as f64 * USEFUL * (time as f64 / SECOND as f64);
+    let got = path.outcome(0).bytes as f64 / possible;
+    let dropped = path.dropped;
+    eprintln!("{rtt} ms, queue {queue_bdp}: {dropped} lost, {got:.3} of the link");
+    (dropped, got)
+}
+
+// Found by `strata compare`: the round's least delay told of the queue when the window had already
+// doubled past it. As many segments as the path and its queue hold were lost, at any delay.
+#[test]
+fn slow_start_does_not_overrun_a_queue_of_one_bdp() {
+    for (rtt, least) in [(20, 0.93), (50, 0.9), (100, 0.7), (200, 0.5)] {
+        let (dropped, got) = overshoot(rtt, 1.0, 5 * SECOND);
+        let bdp = MBIT_100 * rtt * MS / SECOND / 1514;
+        assert!(dropped < bdp / 8, "{rtt} ms: {dropped} of {bdp}");
+        assert!(got > least, "{rtt} ms: {got}");
+    }
+}
+
+// The second begins 137 ms late. With a queue of half a product of rate and delay `strata compare` had seen Jain's index at 0.86.
+#[test]
+fn a_late_comer_gets_its_share_of_short_queues() {
+    for (rate, rtt, queue) in [
+        (20, 100, 0.5),
+        (20, 100, 1.0),
+        (100, 20, 0.5),
+        (20, 50, 2.0),
+    ] {
+        let link = link(MBIT_100 * rate / 100, rtt, queue, 0.0);
+        let (jain, got) = fairness(&[Cubic, Cubic], link, 10 * SECOND, 40 * SECOND);
+        assert!(jain > 0.9, "{rate} Mbit/s, {rtt} ms, {queue}: {jain}");
+        assert!(got.iter().sum::<f64>() > 0.85, "{got:?}");
+    }
+}
+
 #[test]
 fn two_cubics_share() {
     let (jain, got) = fairness(

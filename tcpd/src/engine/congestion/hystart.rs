@@ -7,6 +7,15 @@
 //!       +-------- it was a blip: RTT below --------+            +--- five rounds ---> done
 //! ```
 //!
+//! Beside the delay, the train of acknowledgements is looked at, as Linux does it (hystart of Ha and
+//! Rhee, 2011), which RFC 9406 leaves out: acknowledgements that follow closely on each other for
+//! half of the least round-trip time show that the flight takes that long through the bottleneck.
+//! The round's least delay cannot show it in time where the sender is not paced. A round that is
+//! smaller than the path leaves an empty queue to the next one's first segments, whose delay is
+//! then the least; in that next round the window doubles past path and queue of one product of
+//! rate and delay. The train leads to conservative slow start too. The five rounds make up for one
+//! that was found early, and a delay above the path's least ends it at once: two witnesses.
+//!
 //! For the first slow start only (RFC 9406 4.3, last paragraph); the caller sees to that.
 //!
 //! RFC 9406 counts round-trip times by acknowledgements. A peer that merges segments acknowledges
@@ -34,8 +43,15 @@ const MOST_WEIGHT: u32 = 4;
 const GROWTH_DIVISOR: u32 = 4;
 /// `CSS_ROUNDS`.
 const CSS_ROUNDS: u32 = 5;
+/// Acknowledgements farther apart than this are no train: an eighth of the least round-trip time
+/// within these bounds. Linux has two milliseconds; a process gets its acknowledgements in batches.
+const TRAIN_GAP: (Nanos, Nanos) = (2 * MILLISECOND, 8 * MILLISECOND);
+/// A batch's time, by which a train may seem longer than it is (Linux's `hystart_ack_delay`).
+const TRAIN_SLACK: Nanos = MILLISECOND;
+/// Smallest window in segments that a train says something about (Linux's `hystart_low_window`).
+const TRAIN_WINDOW: u32 = 16;
 
-/// The state. 40 bytes of an algorithm's area.
+/// The state. 72 bytes of an algorithm's area.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HyStart {
@@ -51,11 +67,26 @@ pub struct HyStart {
     samples: u32,
     /// Rounds of the conservative phase that are over.
     css_rounds: u32,
+    /// Least round-trip time of all; 0: none.
+    least: Nanos,
+    /// When the round began; 0: unknown.
+    round_start: Nanos,
+    /// When the train's last acknowledgement came.
+    train_end: Nanos,
+    /// 1 while a train was what led to the conservative phase.
+    by_train: u32,
+    reserved: u32,
 }
 
 /// An acknowledgement, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
+    /// Now.
+    pub now: Nanos,
+    /// The congestion window in segments.
+    pub cwnd: u32,
+    /// The window is used, and nothing but acknowledgements sets the pace.
+    pub clocked: bool,
     /// Oldest offset not acknowledged now.
     pub una: Offset,
     /// Next offset to send.
@@ -70,9 +101,10 @@ impl HyStart {
     /// Takes an acknowledgement. Returns what the window may grow by, for `acked` bytes, or
     /// `None` if slow start is over.
     pub fn on_ack(&mut self, sample: &Sample, acked: u32) -> Option<u32> {
-        if sample.una >= self.window_end {
-            // RFC 9406 4.2: a round begins.
-            if self.window_end != 0 && self.baseline != 0 {
+        if sample.una > self.window_end {
+            // RFC 9406 4.2: a round begins, with the first acknowledgement of the next flight. The
+            // last one of this flight has the pause between both behind it (as Linux).
+            if self.window_end != 0 && self.is_conservative() {
                 self.css_rounds += 1;
                 if self.css_rounds >= CSS_ROUNDS {
                     return None;
@@ -82,6 +114,8 @@ impl HyStart {
             self.last_min = self.current_min;
             self.current_min = 0;
             self.samples = 0;
+            self.round_start = sample.now;
+            self.train_end = sample.now;
         }
         if let Some(rtt) = sample.rtt {
             let rtt = rtt.max(1);
@@ -91,17 +125,53 @@ impl HyStart {
             };
             let weight = (sample.segments / 2).clamp(1, MOST_WEIGHT);
             self.samples = self.samples.saturating_add(weight);
+            self.least = match self.least {
+                0 => rtt,
+                least => least.min(rtt),
+            };
+            if self.by_train != 0 && self.is_slower_than(self.least) {
+                return None;
+            }
             self.judge();
         }
-        if self.baseline == 0 {
-            Some(acked)
-        } else {
+        self.watch_train(sample);
+        if self.is_conservative() {
             Some(acked / GROWTH_DIVISOR)
+        } else {
+            Some(acked)
+        }
+    }
+
+    /// Whether this round's least delay shows a queue beside `before`.
+    fn is_slower_than(&self, before: Nanos) -> bool {
+        let (least, most) = RTT_THRESHOLD;
+        let threshold = (before / RTT_DIVISOR).clamp(least, most);
+        self.samples >= SAMPLES && self.current_min >= before + threshold
+    }
+
+    fn watch_train(&mut self, sample: &Sample) {
+        let (least, most) = TRAIN_GAP;
+        let gap = (self.least / 8).clamp(least, most);
+        if self.least == 0
+            || self.round_start == 0
+            || !sample.clocked
+            || sample.now.saturating_sub(self.train_end) > gap
+        {
+            return;
+        }
+        self.train_end = sample.now;
+        let length = sample.now.saturating_sub(self.round_start);
+        if !self.is_conservative()
+            && sample.cwnd >= TRAIN_WINDOW
+            && length > self.least.saturating_add(TRAIN_SLACK) / 2
+        {
+            self.by_train = 1;
+            self.css_rounds = 0;
         }
     }
 
     fn judge(&mut self) {
-        if self.samples < SAMPLES || self.current_min == 0 {
+        if self.samples < SAMPLES || self.current_min == 0 || self.by_train != 0 {
             return;
         }
         if self.baseline != 0 {
@@ -110,20 +180,16 @@ impl HyStart {
                 self.baseline = 0;
                 self.css_rounds = 0;
             }
-        } else if self.last_min != 0 {
-            let (least, most) = RTT_THRESHOLD;
-            let threshold = (self.last_min / RTT_DIVISOR).clamp(least, most);
-            if self.current_min >= self.last_min + threshold {
-                self.baseline = self.current_min;
-                self.css_rounds = 0;
-            }
+        } else if self.last_min != 0 && self.is_slower_than(self.last_min) {
+            self.baseline = self.current_min;
+            self.css_rounds = 0;
         }
     }
 
     /// Whether the conservative phase is on.
     #[must_use]
     pub const fn is_conservative(&self) -> bool {
-        self.baseline != 0
+        self.baseline != 0 || self.by_train != 0
     }
 }
 
@@ -137,6 +203,9 @@ mod tests {
         for i in 0..10 {
             *una += 2;
             let sample = Sample {
+                now: 0,
+                cwnd: 20,
+                clocked: false,
                 una: *una,
                 nxt: *una + 20,
                 segments: 2,
@@ -195,8 +264,12 @@ mod tests {
             for _ in 0..3 {
                 una += 45;
                 let sample = Sample {
+                    now: 0,
+                    cwnd: 135,
+                    clocked: false,
                     una,
-                    nxt: una + 135,
+                    // What it sets free has not left yet.
+                    nxt: una + 90,
                     segments: 45,
                     rtt: Some(rtt * MILLISECOND),
                 };
@@ -204,5 +277,45 @@ mod tests {
             }
         }
         assert!(h.is_conservative());
+    }
+
+    /// Acknowledgements of two segments each, `apart`, for one round of `cwnd` segments.
+    fn train(h: &mut HyStart, now: &mut Nanos, una: &mut Offset, cwnd: u32, apart: Nanos) -> u32 {
+        let mut grown = 0;
+        for _ in 0..cwnd / 2 {
+            *una += 2;
+            *now += apart;
+            let sample = Sample {
+                now: *now,
+                cwnd,
+                clocked: true,
+                una: *una,
+                nxt: *una + u64::from(cwnd),
+                segments: 2,
+                rtt: Some(40 * MILLISECOND),
+            };
+            grown += h.on_ack(&sample, 2).unwrap();
+        }
+        grown
+    }
+
+    // A train of half the path's time is a flight that nearly fills it; two flights with a pause
+    // between them are not.
+    #[test]
+    fn a_long_train_of_acknowledgements_leads_to_the_conservative_phase() {
+        let (mut h, mut now, mut una) = (HyStart::default(), 1, 1);
+        assert_eq!(train(&mut h, &mut now, &mut una, 40, MILLISECOND), 40);
+        assert!(!h.is_conservative());
+        now += 20 * MILLISECOND;
+        train(&mut h, &mut now, &mut una, 80, MILLISECOND);
+        assert!(h.is_conservative());
+    }
+
+    #[test]
+    fn what_is_far_apart_is_no_train() {
+        let (mut h, mut now, mut una) = (HyStart::default(), 1, 1);
+        for _ in 0..3 {
+            assert_eq!(train(&mut h, &mut now, &mut una, 20, 6 * MILLISECOND), 20);
+        }
     }
 }

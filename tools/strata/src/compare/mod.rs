@@ -41,7 +41,7 @@ pub struct Arguments {
     /// A few cells, about a minute, and an error when ours is far below the kernel's in one
     #[arg(long, conflicts_with_all = ["page", "only"])]
     pub short: bool,
-    /// Only the cells whose name contains this
+    /// Only the cells whose name contains this, shared bottlenecks too
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
     /// Seconds of a transfer
@@ -62,6 +62,13 @@ pub struct Arguments {
     /// Write RESULTS.md and results/*.svg in this directory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub page: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn wants(&self, cell: &Cell) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|text| cell.to_string().contains(text.as_str()))
+    }
 }
 
 /// Below this, a cell of the short form fails: what no noise explains.
@@ -95,9 +102,13 @@ fn compare(json: bool, arguments: &Arguments) -> Result<ExitCode> {
     let world = World::new(&arguments.congestion)?;
     let rows = goodput(&world, arguments, json)?;
     let mut shares = Vec::new();
-    if !arguments.short && arguments.only.is_none() && arguments.shared > 0 {
+    let shared: Vec<Cell> = Cell::shared()
+        .into_iter()
+        .filter(|cell| arguments.wants(cell))
+        .collect();
+    if !arguments.short && arguments.shared > 0 {
         let time = Duration::from_secs(arguments.shared);
-        shares = fair::measure(&world, &Cell::shared(), arguments.pairs, time, |share| {
+        shares = fair::measure(&world, &shared, arguments.pairs, time, |share| {
             if !json {
                 println!("{}", share.line());
             }
@@ -144,13 +155,9 @@ fn goodput(world: &World, arguments: &Arguments, json: bool) -> Result<Vec<Row>>
     } else {
         (Cell::all(), arguments.seconds, arguments.pairs)
     };
-    let wanted = |cell: &&Cell| match &arguments.only {
-        Some(text) => cell.to_string().contains(text.as_str()),
-        None => true,
-    };
     let time = Duration::from_secs(seconds);
     let mut rows = Vec::new();
-    for cell in cells.iter().filter(wanted) {
+    for cell in cells.iter().filter(|cell| arguments.wants(cell)) {
         for way in [Way::Sends, Way::Receives] {
             let row = Row::measure(world, cell, way, pairs, time, !arguments.short)
                 .with_context(|| format!("{cell}, ours {way}{}", log_tail(&world.lab)))?;

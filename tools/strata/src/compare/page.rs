@@ -10,6 +10,7 @@ use nix::sys::utsname::uname;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// What is demanded of every cell.
 pub(super) const GOAL: f64 = 0.9;
@@ -76,7 +77,7 @@ fn conditions(results: &Results<'_>) -> String {
          Made by `cargo compare --page tcpd`; do not edit. Goodput of Strata's TCP by goodput of \
          Linux's over the same emulated link in the same run: at least {GOAL} in **{reached} of \
          {} rows**.\n\n\
-         - Linux {release}, {cores} processors. Every socket has {congestion}, set before it \
+         {}- Linux {release}, {cores} processors. Every socket has {congestion}, set before it \
          connects. Linux's metrics cache is off; its other settings are its defaults.\n\
          - Strata and a Linux namespace are connected through one link emulator \
          (`strata::link`, the model of `strata impair`) to a second Linux namespace, the peer of \
@@ -94,8 +95,25 @@ fn conditions(results: &Results<'_>) -> String {
          the then healed link: a difference or a hang would have failed the run.\n\
          - Rates are low enough for the processors. Lossy links are noisy: the median of the pairs' \
          ratios counts, and the range is shown.\n",
-        rows.len()
+        rows.len(),
+        commit().map_or_else(String::new, |commit| format!(
+            "- Measured at commit {commit}.\n"
+        )),
     )
+}
+
+/// The commit of the working directory, as `git` names it, if there is one; `-dirty` follows where
+/// something is changed. The caller's directory is the project's, as `cargo compare` runs there.
+fn commit() -> Option<String> {
+    let output = Command::new("git")
+        .args(["--no-optional-locks", "describe", "--always", "--dirty"])
+        .args(["--exclude=*", "--abbrev=12"])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let name = String::from_utf8(output.stdout).ok()?;
+    let name = name.trim();
+    (output.status.success() && !name.is_empty()).then(|| name.to_owned())
 }
 
 fn table(rows: &[Row]) -> String {

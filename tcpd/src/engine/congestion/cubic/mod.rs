@@ -56,7 +56,7 @@ struct Area {
     /// The curve before the last reduction (RFC 9438 4.9).
     before: Curve,
     hystart: HyStart,
-    reserved: [u64; 15],
+    reserved: [u64; 11],
 }
 
 /// Binary places of [`Curve::w_est`].
@@ -142,6 +142,9 @@ impl CongestionControl for Cubic {
         let initial = cc.ssthresh == SSTHRESH_INFINITE;
         if initial {
             let sample = Sample {
+                now: event.now,
+                cwnd: cc.cwnd / event.mss.max(1),
+                clocked: event.may_grow && cc.pacing_rate == 0,
                 una: event.una,
                 nxt: event.nxt,
                 segments: acked / event.mss.max(1),
