@@ -1,7 +1,7 @@
 //! Payload: to its place in the receive buffer, in order or not, and when to acknowledge it.
 
 use super::{Segment, Sink};
-use crate::engine::conn::{Conn, Ctx};
+use crate::engine::conn::{Conn, Ctx, QUICKACKS};
 use crate::engine::error::Errno;
 use crate::engine::seq::{DATA_OFFSET, clamp, stream_position};
 use crate::engine::sockopt;
@@ -29,6 +29,8 @@ impl Conn {
             self.abort(Some(Errno::ECONNRESET), ctx);
             return false;
         }
+        self.quicken(segment, ctx);
+        let tcb = &self.tcb;
         let start = segment.data.max(tcb.rcv_nxt);
         let mut end = segment.data_end.min(tcb.rcv_adv);
         if tcb.fin_at != 0 {
@@ -46,6 +48,21 @@ impl Conn {
             self.place(segment, start, end, sink, ctx);
         }
         true
+    }
+
+    /// As Linux's quick acknowledgements: a peer that sends again what is here, or comes back after
+    /// a timeout's time, has lost acknowledgements or its whole window. With a small one it waits
+    /// for each of ours, which must not be held back. Not where this end sends as well: data of
+    /// its own will carry them.
+    pub(super) fn quicken(&mut self, segment: &Segment<'_>, ctx: &Ctx<'_>) {
+        let tcb = &self.tcb;
+        let before = tcb.chrono.data_at;
+        let again = (DATA_OFFSET..tcb.rcv_nxt).contains(&segment.data);
+        let listens = before != 0 && tcb.last_sent_at < before;
+        let late = ctx.now.saturating_sub(before) > tcb.rtt.timeout(ctx.config);
+        if again || (listens && late) {
+            self.rt.quickack = QUICKACKS;
+        }
     }
 
     pub(crate) fn place(

@@ -114,6 +114,7 @@ impl Conn {
             // RFC 2883 4: report what arrived twice.
             ctx.stats.duplicate_bytes += segment.payload_len();
             self.rt.dsack = Some((segment.data, segment.data_end));
+            self.quicken(segment, ctx);
         }
         if self.tcb.state() == State::TimeWait && segment.has(Flags::FIN) {
             // RFC 9293 3.10.7.4: a retransmitted FIN starts the wait over.
