@@ -16,6 +16,7 @@ mod marks;
 mod opening;
 mod pacing;
 mod path;
+mod quarantine;
 mod readiness;
 mod tcp;
 mod udp;
@@ -36,5 +37,6 @@ fn main() -> ExitCode {
         faults::add(trials);
         crash_points::add(trials);
         campaign::add(trials);
+        quarantine::add(trials);
     })
 }

@@ -19,14 +19,12 @@ use crate::engine::{Action, Counter, Engine, Env, Upper, counters};
 use abi::Nanos;
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
+use abi::suspect::note;
 use anyhow::{Context as _, ensure};
 use links::Ports;
 use runtime::{Context, Plumbing, Service, clock};
 use shm::vitals::stage;
 use state::State;
-
-/// Kind of a crash note: the packet (its handle) that was being worked on.
-const NOTE_PACKET: u32 = 1;
 
 /// The daemon.
 #[derive(Debug)]
@@ -97,7 +95,11 @@ impl Service for Ipd {
                 continue;
             }
             handled += link.recv(env.arena, budget, |skb| {
-                vitals.note(NOTE_PACKET, skb.handle().0);
+                let begins = match port.upper() {
+                    Some(_) => note::TRANSPORT,
+                    None => note::IP,
+                };
+                vitals.note_packet(begins, &skb);
                 match port.upper() {
                     Some(upper) => engine.output(&mut env, upper, skb),
                     None => {

@@ -27,14 +27,6 @@ const RETRY: Nanos = 100_000;
 /// Token of the device in epoll.
 const DEVICE: u64 = 1;
 
-/// Kinds of crash notes: what was at work.
-mod note {
-    /// A received frame.
-    pub(super) const RX: u32 = 1;
-    /// A frame to send.
-    pub(super) const TX: u32 = 2;
-}
-
 /// One device and its traffic.
 #[derive(Debug)]
 pub struct Netdevd {

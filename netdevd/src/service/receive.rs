@@ -1,9 +1,11 @@
 //! From the device upwards: what is for us and wanted, with the Ethernet header pulled.
 
-use super::{Netdevd, note};
+use super::Netdevd;
 use crate::counters::Counter;
 use crate::device::{Device, Io};
 use abi::skbuff::flag;
+use abi::suspect::note;
+use runtime::counters::index;
 use runtime::{Context, Plumbing};
 use shm::SkBuff;
 use shm::crash::{self, Point};
@@ -37,7 +39,12 @@ impl Netdevd {
         }
         let mut raw = std::mem::take(&mut self.raw);
         for skb in raw.drain(..) {
-            cx.plumbing.vitals.note(note::RX, skb.handle().packet());
+            let held = &cx.plumbing.quarantine;
+            if !held.is_empty() && held.holds(note::FRAME, skb.desc(), skb.linear(), false) {
+                cx.plumbing.vitals.count(index::QUARANTINED, 1);
+                continue;
+            }
+            cx.plumbing.vitals.note_packet(note::FRAME, &skb);
             if let Some((link, skb)) = self.accept(skb) {
                 let ethertype = u64::from(skb.desc().ethertype);
                 cx.trace(stage::DEVICE_IN, skb.handle(), skb.len(), ethertype);

@@ -1,9 +1,10 @@
 //! From above to the device: gathered from where the payload lies.
 
-use super::{Netdevd, RETRY, note};
+use super::{Netdevd, RETRY};
 use crate::counters::Counter;
 use crate::device::{Busy, Device, Frame, Io};
 use abi::RegionId;
+use abi::suspect::note;
 use runtime::{Context, Plumbing};
 use shm::vitals::stage;
 use shm::{Mapping, PeerFault};
@@ -19,7 +20,7 @@ impl Netdevd {
         self.retry = None;
         let any = !self.down.is_empty();
         while let Some(skb) = self.down.front() {
-            cx.plumbing.vitals.note(note::TX, skb.handle().packet());
+            cx.plumbing.vitals.note_packet(note::FRAME, skb);
             match self.send(cx) {
                 Ok(()) => {
                     self.down.pop_front();

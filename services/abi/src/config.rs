@@ -4,6 +4,7 @@
 //! (indices, ids, defaults filled in). A daemon takes what concerns it.
 
 use crate::ids::{DevIndex, LinkId, ServiceId};
+use crate::suspect::Suspect;
 use core::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct DaemonConfig {
     pub incarnation: u32,
     /// The whole stack.
     pub stack: StackConfig,
+    /// What this daemon is to leave alone, because it was at work when it, or (a flow whose
+    /// transport this is) another one, died again and again.
+    pub quarantine: Vec<Suspect>,
 }
 
 /// The work of a daemon.

@@ -18,13 +18,14 @@ pub mod ids;
 pub mod plumbing;
 pub mod session;
 pub mod skbuff;
+pub mod suspect;
 
 pub use endpoint::Endpoint;
 pub use handle::Handle;
 pub use ids::{DevIndex, LinkId, PoolId, RegionId, ServiceId};
 
 /// Version of every shared-memory layout and message of this crate.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the one clock of the whole constellation.
 ///

@@ -22,6 +22,8 @@ pub mod index {
     pub const RING_FULL: usize = 8;
     /// Slots taken back from predecessors.
     pub const SWEPT: usize = 9;
+    /// Packets dropped unseen because they are quarantined.
+    pub const QUARANTINED: usize = 10;
 }
 
 /// Names, in order.
@@ -36,4 +38,5 @@ pub const NAMES: &[&str] = &[
     "rt_stale_handles",
     "rt_ring_full",
     "rt_swept",
+    "rt_quarantined",
 ];

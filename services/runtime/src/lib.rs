@@ -6,6 +6,7 @@
 //!   service    what a daemon implements        context   what the loop hands it
 //!   plumbing   pools, links, bells, vitals     link_end  receiving from and sending to a neighbour
 //!   store      descriptors kept alive with the supervisor
+//!   quarantine what a packet is called when it is blamed, and which are left alone
 //!   channel    messages with descriptors       control   typed messages, ipc-channel to epoll
 //!   poller     epoll with tokens               adaptive  when to spin, yield and sleep
 //!   fib        longest-prefix match            timers    many deadlines, one next
@@ -26,6 +27,7 @@ pub mod link_end;
 mod logging;
 pub mod plumbing;
 pub mod poller;
+pub mod quarantine;
 pub mod run;
 pub mod service;
 mod signals;

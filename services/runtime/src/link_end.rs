@@ -8,6 +8,7 @@
 //!
 //! What the neighbour wrote is not trusted: what cannot be claimed is counted and skipped.
 
+use crate::quarantine::{self, Quarantine};
 use abi::{DevIndex, LinkId, ServiceId};
 use shm::ring::{Consumer, Producer};
 use shm::{Arena, Bell, Link, PeerFault, Side, SkBuff};
@@ -22,6 +23,8 @@ pub struct LinkFaults {
     pub stale: u64,
     /// Packets that found the neighbour's ring full.
     pub full: u64,
+    /// Packets that are quarantined: dropped unseen.
+    pub quarantined: u64,
 }
 
 /// A neighbour, seen from this service.
@@ -43,6 +46,7 @@ pub struct LinkEnd {
     bell: Arc<Bell>,
     faults: LinkFaults,
     paused: bool,
+    quarantine: Arc<Quarantine>,
 }
 
 impl LinkEnd {
@@ -70,6 +74,7 @@ impl LinkEnd {
             bell,
             faults,
             paused: false,
+            quarantine: Arc::default(),
         })
     }
 
@@ -90,6 +95,7 @@ impl LinkEnd {
             };
             taken += 1;
             match arena.claim(abi::Handle(raw), self.peer) {
+                Ok(skb) if self.is_held(&skb) => self.faults.quarantined += 1,
                 Ok(skb) => each(skb),
                 Err(fault) => self.fault(fault),
             }
@@ -98,6 +104,22 @@ impl LinkEnd {
         // still the neighbour's.
         self.incoming.advance();
         taken
+    }
+
+    #[inline]
+    fn is_held(&self, skb: &SkBuff) -> bool {
+        if self.quarantine.is_empty() {
+            return false;
+        }
+        let upper = self.side == Side::Upper;
+        let (begins, down) = quarantine::coming(self.device.is_some(), upper);
+        self.quarantine
+            .holds(begins, skb.desc(), skb.linear(), down)
+    }
+
+    /// What is dropped from now on instead of being received.
+    pub(crate) fn set_quarantine(&mut self, quarantine: &Arc<Quarantine>) {
+        self.quarantine = Arc::clone(quarantine);
     }
 
     /// Puts a packet behind the ring's end, not yet visible to the neighbour.

@@ -4,6 +4,7 @@
 use crate::boot::PATIENCE;
 use crate::channel::{FdChannel, Received};
 use crate::counters::{self, index};
+use crate::quarantine::Quarantine;
 use crate::{LinkEnd, Poller, StoreClient};
 use abi::config::DaemonConfig;
 use abi::plumbing::{Plumbing as Piece, StoreKey, ToWorker};
@@ -31,7 +32,9 @@ pub struct Plumbing {
     /// The own doorbell; transports hand its eventfd to applications.
     pub bell: Bell,
     /// Vital signs, crash note, trace and counters.
-    pub vitals: Vitals,
+    pub vitals: Arc<Vitals>,
+    /// What is dropped unseen, by the links and by a netdevd at its device.
+    pub quarantine: Arc<Quarantine>,
     /// The committed state of this service.
     pub state: Option<OwnedFd>,
     /// The device, of a netdevd.
@@ -87,6 +90,14 @@ impl Plumbing {
         self.vitals.count(index::SWEPT, freed.into());
         if freed > 0 {
             tracing::info!(freed, "slots of the predecessor taken back");
+        }
+    }
+
+    /// Takes up what the supervisor says is to be left alone.
+    pub(crate) fn set_quarantine(&mut self, config: &DaemonConfig) {
+        self.quarantine = Arc::new(Quarantine::new(&config.quarantine));
+        for link in &mut self.links {
+            link.set_quarantine(&self.quarantine);
         }
     }
 
@@ -260,13 +271,14 @@ impl Parts {
                 Arc::clone(bell),
             ));
         }
-        let plumbing = Plumbing {
+        let mut plumbing = Plumbing {
             me,
             arena,
             alloc,
             links,
             bell,
-            vitals,
+            vitals: Arc::new(vitals),
+            quarantine: Arc::default(),
             state: self.state,
             device: self.device,
             listener: self.listener,
@@ -278,6 +290,10 @@ impl Parts {
             channel_open: true,
             control_server: None,
         };
+        plumbing.set_quarantine(config);
+        // What the predecessor worked on, the supervisor has read.
+        plumbing.vitals.note(0, 0);
+        plumbing.vitals.note_no_socket();
         crash::reach(Point::Attached);
         plumbing.sweep();
         crash::reach(Point::Swept);

@@ -44,17 +44,13 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
         control,
         channel,
     } = boot;
+    abort_on_panic();
     let name = config.role.name();
     let _span = tracing::info_span!("daemon", name, id = config.service.0).entered();
     #[cfg(feature = "crash-points")]
     crash::install(config.service);
     let mut plumbing = Plumbing::receive(&config, channel)?;
     let signals = Signals::install().context("installing signal handlers")?;
-    if let (kind, id) = plumbing.vitals.noted()
-        && kind != 0
-    {
-        tracing::warn!(kind, id, "the predecessor died at work on this");
-    }
     let service = start::<S>(&config, &mut plumbing)?;
     let mut this = Loop {
         service,
@@ -73,6 +69,18 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A panic is a crash like any other: nothing is unwound, so that what was at work is found as it
+/// was. The control thread may panic (a malformed message), and ends alone.
+fn abort_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        if std::thread::current().name() == Some("main") {
+            std::process::abort();
+        }
+    }));
+}
+
 /// Restores a service on its plumbing and wakes the neighbours.
 pub(crate) fn start<S: Service>(
     config: &DaemonConfig,
@@ -86,6 +94,7 @@ pub(crate) fn start<S: Service>(
     let mut service = S::restore(config, plumbing, clock::now())
         .with_context(|| format!("restoring {}", config.role.name()))?;
     plumbing.vitals.note(0, 0);
+    plumbing.vitals.note_no_socket();
     crash::reach(Point::Restored);
     plumbing
         .vitals
@@ -127,6 +136,9 @@ fn settle<S: Service>(service: &mut S, plumbing: &mut Plumbing, now: Nanos) {
             plumbing.vitals.count(index::PEER_FAULTS, faults.peer);
             plumbing.vitals.count(index::STALE_HANDLES, faults.stale);
             plumbing.vitals.count(index::RING_FULL, faults.full);
+            plumbing
+                .vitals
+                .count(index::QUARANTINED, faults.quarantined);
         }
     }
     crash::reach(Point::Flushed);
@@ -301,6 +313,7 @@ impl<S: Service> Loop<S> {
             match message {
                 ToDaemon::Configure(config) => {
                     self.config = *config;
+                    self.plumbing.set_quarantine(&self.config);
                     let mut cx = Context {
                         now,
                         plumbing: &mut self.plumbing,

@@ -112,6 +112,16 @@ pub fn reach(point: Point) {
     let _ = point;
 }
 
+/// The process is about to look into these bytes. A test can have it die of what is in them
+/// ([`Trigger::poison`]).
+#[inline]
+pub fn inspect(bytes: &[u8]) {
+    #[cfg(all(feature = "crash-points", not(feature = "loom")))]
+    armed::inspect(bytes);
+    #[cfg(not(all(feature = "crash-points", not(feature = "loom"))))]
+    let _ = bytes;
+}
+
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
 pub use armed::{Action, Trigger, install};
 
@@ -129,12 +139,15 @@ mod armed {
     use std::sync::OnceLock;
 
     /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far, action;
+    /// then service + 1 that is poisoned (0: none) and by which bytes, those in four words;
     /// then from [`COUNTS`] on how often each service (64) reached each point (64).
     const ARMED: usize = 0;
     const SERVICE: usize = 1;
     const LEFT: usize = 2;
     const DEATHS: usize = 3;
     const ACTION: usize = 4;
+    const POISONED: usize = 8;
+    const POISON: usize = 12;
     const COUNTS: usize = 64;
     const SIZE: usize = (COUNTS + 64 * 64) * 4;
 
@@ -202,6 +215,23 @@ mod armed {
             }
         }
         end(load(memory, ACTION));
+    }
+
+    pub(super) fn inspect(bytes: &[u8]) {
+        let Some((memory, me)) = INSTALLED.get() else {
+            return;
+        };
+        if load(memory, POISONED) != u32::from(me.0) + 1 {
+            return;
+        }
+        let mut poison = [0; 16];
+        let known = memory.copy_out(POISON * 4, &mut poison);
+        if known && bytes.windows(poison.len()).any(|at| at == poison) {
+            if let Some(deaths) = word(memory, DEATHS) {
+                deaths.fetch_add(1, Ordering::AcqRel);
+            }
+            end(load(memory, ACTION));
+        }
     }
 
     #[allow(clippy::panic, reason = "that is what the test asks for")]
@@ -272,6 +302,19 @@ mod armed {
                 (ARMED, point as u32 + 1),
             ];
             for (index, value) in words {
+                if let Some(word) = word(&self.memory, index) {
+                    word.store(value, Ordering::Release);
+                }
+            }
+        }
+
+        /// Has `service` end whenever it looks into bytes that have `poison` in them.
+        pub fn poison(&self, service: ServiceId, poison: [u8; 16], action: Action) {
+            let _ = self.memory.copy_in(POISON * 4, &poison);
+            for (index, value) in [
+                (ACTION, action as u32),
+                (POISONED, u32::from(service.0) + 1),
+            ] {
                 if let Some(word) = word(&self.memory, index) {
                     word.store(value, Ordering::Release);
                 }

@@ -16,6 +16,7 @@ const ENHANCED_PACKET: u32 = 6;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 
 const OPT_END: u16 = 0;
+const OPT_COMMENT: u16 = 1;
 const OPT_IF_NAME: u16 = 2;
 const OPT_IF_TSRESOL: u16 = 9;
 const OPT_EPB_FLAGS: u16 = 2;
@@ -100,6 +101,27 @@ impl<W: Write> Writer<W> {
         pieces: &[&[u8]],
         original_len: Option<u32>,
     ) -> io::Result<()> {
+        self.commented(interface, timestamp, direction, pieces, original_len, "")
+    }
+
+    /// As [`Writer::packet`], with a comment that analysers show; it is cut to 4,096 bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commented(
+        &mut self,
+        interface: u32,
+        timestamp: u64,
+        direction: Direction,
+        pieces: &[&[u8]],
+        original_len: Option<u32>,
+        comment: &str,
+    ) -> io::Result<()> {
+        let comment = comment.get(..comment.floor_char_boundary(4096));
+        let comment = comment.unwrap_or_default().as_bytes();
+        let comment_len = u32::try_from(comment.len())
+            .unwrap_or(0)
+            .next_multiple_of(4);
         let captured: usize = pieces.iter().map(|piece| piece.len()).sum();
         let captured = u32::try_from(captured)
             .ok()
@@ -110,7 +132,16 @@ impl<W: Write> Writer<W> {
             Direction::Inbound => Some(1u32),
             Direction::Outbound => Some(2u32),
         };
-        let options_len = if flags.is_some() { 4 + 4 + 4 } else { 0 };
+        let mut options_len = 0;
+        if flags.is_some() {
+            options_len += 4 + 4;
+        }
+        if comment_len > 0 {
+            options_len += 4 + comment_len;
+        }
+        if options_len > 0 {
+            options_len += 4;
+        }
         let padding = captured.next_multiple_of(4) - captured;
         let len = 32 + captured + padding + options_len;
         let [t0, t1, t2, t3, t4, t5, t6, t7] = timestamp.to_be_bytes();
@@ -132,8 +163,13 @@ impl<W: Write> Writer<W> {
             self.sink.write_all(piece)?;
         }
         self.pad(padding)?;
+        if comment_len > 0 {
+            self.option(OPT_COMMENT, comment)?;
+        }
         if let Some(flags) = flags {
             self.option(OPT_EPB_FLAGS, &flags.to_le_bytes())?;
+        }
+        if options_len > 0 {
             self.option(OPT_END, &[])?;
         }
         self.sink.write_all(&len.to_le_bytes())

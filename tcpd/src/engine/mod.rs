@@ -112,6 +112,7 @@ pub mod timers;
 mod unsent;
 mod urgent;
 pub mod user_timeout;
+pub mod watch;
 mod words;
 
 pub use actions::{Actions, Notice, PayloadRef, SegmentOut};
@@ -190,6 +191,8 @@ pub struct Engine {
     account: memory::Account,
     /// RFC 6056 algorithm 4's counters.
     port_counters: ephemeral::Counters,
+    /// Told of each socket before it is worked on.
+    watch: watch::Watch,
 }
 
 impl Engine {
@@ -215,6 +218,7 @@ impl Engine {
             next_accept: 1,
             account: memory::Account::default(),
             port_counters: ephemeral::Counters::default(),
+            watch: watch::Watch::default(),
             config,
         }
     }
@@ -321,6 +325,7 @@ impl Engine {
         f: impl FnOnce(&mut Conn, &mut Ctx<'_>) -> R,
     ) -> Option<R> {
         let conn = self.slots.get_mut(id.0 as usize)?.as_deref_mut()?;
+        self.watch.on(id, &conn.tcb);
         let mut ctx = Ctx {
             now,
             config: &self.config,

@@ -12,6 +12,7 @@ use super::seq::SYN_OFFSET;
 use super::state::State;
 use super::tcb::{Accept, Tcb, flag};
 use super::timers::Timer;
+use super::watch::{OnWork, Watch};
 use super::{Config, ConnId, Engine};
 use abi::Nanos;
 
@@ -32,7 +33,20 @@ impl Engine {
         records: impl IntoIterator<Item = (ConnId, Tcb)>,
         refused: &mut Vec<ConnId>,
     ) -> Self {
+        Self::restore_watched(config, now, records, refused, None)
+    }
+
+    /// As [`Engine::restore`], and from the first record on `watch` is told of every socket
+    /// before it is worked on.
+    pub fn restore_watched(
+        config: Config,
+        now: Nanos,
+        records: impl IntoIterator<Item = (ConnId, Tcb)>,
+        refused: &mut Vec<ConnId>,
+        watch: Option<OnWork>,
+    ) -> Self {
         let mut engine = Self::new(config);
+        engine.watch = Watch(watch);
         // Generations of records that are free by now are forgotten, and must not be used for
         // others: they grow by one for each socket, the clock grows faster.
         engine.next_generation = ((now >> GENERATION_SHIFT) as u32).max(1);
@@ -63,6 +77,7 @@ impl Engine {
     }
 
     fn adopt(&mut self, id: ConnId, tcb: Tcb) -> bool {
+        self.watch.on(id, &tcb);
         if !tcb.is_valid() || id.0 >= self.config.capacity || self.record(id).is_some() {
             return false;
         }

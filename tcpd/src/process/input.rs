@@ -6,16 +6,13 @@ use super::{Tcpd, counters};
 use crate::engine::{AppWords, ConnId, Errno, IcmpError, IcmpKind, SegmentMeta, State};
 use abi::session::shut;
 use abi::skbuff::{flag, kind};
+use abi::suspect::note;
 use abi::{DevIndex, Endpoint, Nanos};
 use runtime::Context;
 use session::{Event, Known, SocketRef};
 use shm::vitals::stage;
 use shm::{Arena, SkBuff};
 use wire::icmpv4::{self, Embedded};
-
-/// Kinds of crash notes.
-const NOTE_SEGMENT: u32 = 1;
-const NOTE_SOCKET: u32 = 2;
 
 impl Tcpd {
     /// Requests, changed words, closed descriptors.
@@ -27,7 +24,6 @@ impl Tcpd {
                 Event::Call(call) => self.call(&call, cx),
                 Event::Dirty(place) => {
                     if let Some(id) = self.sessions.owner(place).map(ConnId) {
-                        cx.plumbing.vitals.note(NOTE_SOCKET, id.0.into());
                         self.look_at_words(id, place, cx);
                         self.touched.push(id);
                     }
@@ -115,7 +111,7 @@ impl Tcpd {
                         .vitals
                         .trace(at, stage::TRANSPORT_IN, skb.handle(), skb.len(), 6);
                 }
-                plumbing.vitals.note(NOTE_SEGMENT, skb.handle().0);
+                plumbing.vitals.note_packet(note::TRANSPORT, &skb);
                 match skb.desc().kind {
                     kind::PACKET => {
                         let counted = self.take_segment(now, &plumbing.arena, &skb);

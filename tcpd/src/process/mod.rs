@@ -15,6 +15,7 @@ mod buffers;
 mod counters;
 mod input;
 mod publish;
+mod quarantine;
 mod receive;
 mod records;
 mod requests;
@@ -210,6 +211,7 @@ impl Service for Tcpd {
         handled += usize::from(self.unfinished);
         handled += self.settle_some(cx);
         self.conclude(cx);
+        cx.plumbing.vitals.note_no_socket();
         handled + self.actions.segments.len()
     }
 
@@ -262,6 +264,7 @@ impl Service for Tcpd {
     }
 
     fn reconfigure(&mut self, config: &DaemonConfig, cx: &mut Context<'_>) {
+        self.reset_quarantined(config, cx.now);
         self.fib = Fib::new(&config.stack);
         self.mtus = mtus(&config.stack);
         let fib = &self.fib;

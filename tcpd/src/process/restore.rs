@@ -1,9 +1,9 @@
 //! The start, first or hundredth: records, sessions, and what applications see, made to agree.
 
 use super::buffers;
-use super::records::Records;
+use super::records::{Record, Records};
 use super::socket::{self, Socket, place_of};
-use super::{SESSIONS, Tcpd, counters, mtus};
+use super::{SESSIONS, Tcpd, counters, mtus, quarantine};
 use crate::engine::congestion::Algorithm;
 use crate::engine::opening::OpenConfig;
 use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State, Tcb};
@@ -82,11 +82,16 @@ impl Tcpd {
         // Each goes from the table straight into the engine: with ten thousand of them, what is
         // copied once more is time in which nobody is served.
         let mut loaded: Vec<(ConnId, u32)> = Vec::new();
+        let mut held: Vec<(ConnId, Record)> = Vec::new();
         let mut refused = Vec::new();
-        let engine = Engine::restore(
+        let engine = Engine::restore_watched(
             engine_config(config)?,
             now,
             records.load().filter_map(|(id, record)| match record {
+                Ok(record) if quarantine::holds(&config.quarantine, id, &record.tcb) => {
+                    held.push((id, record));
+                    None
+                }
                 Ok(record) => {
                     loaded.push((id, record.incarnation));
                     Some((id, record.tcb))
@@ -98,6 +103,7 @@ impl Tcpd {
                 }
             }),
             &mut refused,
+            Some(quarantine::watch(&plumbing.vitals)),
         );
         for id in &refused {
             records.commit(*id, None, 0);
@@ -131,6 +137,9 @@ impl Tcpd {
         };
         for &(id, incarnation) in &loaded {
             this.adopt(id, incarnation, plumbing, now);
+        }
+        for (id, record) in &held {
+            this.bury(*id, record, plumbing);
         }
         this.sessions.finish_restore(&mut plumbing.store);
         plumbing.count(counters::RESTORED, loaded.len() as u64);

@@ -20,6 +20,7 @@ pub mod link;
 pub mod netns;
 pub mod orphans;
 pub mod policy;
+pub mod quarantine;
 pub mod rundir;
 pub mod supervisor;
 pub mod topology;

@@ -2,8 +2,8 @@
 //!
 //! A death after a good life is a single fault, and nothing is won by waiting: the restart is
 //! what makes the crash look like lost packets. Deaths in quick succession are a loop: the
-//! first few are still restarted at once (a record that kills its daemon is quarantined after
-//! two), then ever more slowly, and at last not at all, so that a broken machine shows a clear
+//! first few are still restarted at once (a packet or record that kills its daemon is quarantined
+//! after three, see [`crate::quarantine`]), then ever more slowly, and at last not at all, so that a broken machine shows a clear
 //! state instead of a busy one.
 
 use core::time::Duration;
@@ -26,6 +26,9 @@ pub struct RestartPolicy {
     pub at_once: u32,
     /// Deaths in a row after which nothing more is tried; 0: never give up.
     pub give_up: u32,
+    /// Crashes within a minute after which what was at work in all of them is quarantined; 0:
+    /// never.
+    pub quarantine: u32,
 }
 
 impl Default for RestartPolicy {
@@ -38,6 +41,7 @@ impl Default for RestartPolicy {
             stable: Duration::from_secs(1),
             at_once: 5,
             give_up: 20,
+            quarantine: 3,
         }
     }
 }

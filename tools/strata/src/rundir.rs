@@ -134,6 +134,12 @@ impl RunDir {
         self.path().join("daemons")
     }
 
+    /// Where what is quarantined is saved.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.path().join("quarantine")
+    }
+
     /// What supervisor and daemons say.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

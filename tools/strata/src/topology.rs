@@ -144,6 +144,7 @@ impl Topology {
             role: service.role,
             incarnation,
             stack: self.stack.clone(),
+            quarantine: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::engine::errors;
 use crate::engine::queue::HEADER;
 use abi::session::{DATAGRAM_SKIP, DatagramHeader};
 use abi::skbuff::{checksum, flag, kind};
+use abi::suspect::note;
 use abi::{Endpoint, Nanos};
 use core::net::IpAddr;
 use runtime::{Context, Plumbing};
@@ -19,9 +20,6 @@ use wire::icmpv4::{self, Embedded};
 use wire::protocol;
 use wire::udp::RawHeader;
 use zerocopy::{FromBytes, IntoBytes};
-
-/// Kind of a crash note: the packet (its handle) that was being worked on.
-const NOTE_PACKET: u32 = 1;
 
 /// Type and code of "port unreachable", as ipd is asked for it.
 const PORT_UNREACHABLE: u32 =
@@ -49,7 +47,7 @@ impl Udpd {
         let mut handled = 0;
         for link in links.iter_mut() {
             handled += link.recv(arena, budget, |skb| {
-                vitals.note(NOTE_PACKET, skb.handle().0);
+                vitals.note_packet(note::TRANSPORT, &skb);
                 if vitals.tracing() {
                     let detail = u64::from(skb.desc().protocol);
                     let now = runtime::clock::now();

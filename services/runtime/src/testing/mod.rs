@@ -151,6 +151,7 @@ impl Fabric {
             role: home.role,
             incarnation: home.incarnation,
             stack: self.stack.clone(),
+            quarantine: Vec::new(),
         }
     }
 

@@ -255,6 +255,30 @@ impl Pool {
             .sum()
     }
 
+    /// For a look at what a dead process worked on: the descriptor of `handle`'s slot as it was
+    /// published last, and `len` bytes from `offset` of its buffer, if `owner` owns the slot in
+    /// that use. All of it is what others wrote.
+    #[must_use]
+    pub fn peek(
+        &self,
+        handle: Handle,
+        owner: ServiceId,
+        offset: u32,
+        len: u32,
+    ) -> Option<(SkBuffDesc, Vec<u8>)> {
+        let slot = handle.slot();
+        let is_owned = self.owner_of(slot) == Some((handle.generation(), owner));
+        let (base, size) = self.buffer_range(slot)?;
+        if handle.pool() != self.id || !is_owned || offset.checked_add(len)? > size {
+            return None;
+        }
+        let mut desc = SkBuffDesc::default();
+        let mut bytes = vec![0; len as usize];
+        let read = self.read_desc(slot, &mut desc)
+            && self.map.copy_out(base + offset as usize, &mut bytes);
+        read.then_some((desc, bytes))
+    }
+
     /// Takes over the slot of `handle` (and the extra slot its descriptor names) from `from`.
     /// The handle is used up: the sk_buff has another one. [`crate::slots`] says what happens
     /// when the claimer dies in between.

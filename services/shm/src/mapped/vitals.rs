@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   0     progress u64, phase u32, incarnation u32           the heartbeat
-//!   64    crash note: kind u32, seq u32, id u64              what is being worked on
+//!   64    crash note: kind u32, seq u32, id u64, place u64   the packet that is being worked on
+//!   96    crash note: socket u64                             the socket, likewise
 //!   128   trace: budget u32, next u32
 //!   4096  counters u64 [512]          8192  their names, 32 bytes each
 //!   24576 trace entries, 32 bytes each [512]
@@ -11,14 +12,17 @@
 //! The daemon writes, the supervisor reads; nothing here is trusted for more than display and
 //! liveness.
 
+use crate::crash;
 use crate::error::ShmError;
 use crate::mapped::mapping::{self, Mapping};
+use crate::mapped::skbuff::SkBuff;
 use crate::sync::{AtomicU64, Ordering};
 use abi::{Handle, Nanos};
 use std::os::fd::{AsFd, OwnedFd};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const NOTE: usize = 64;
+const SOCKET: usize = 96;
 const TRACE: usize = 128;
 const COUNTERS: usize = 4096;
 const NAMES: usize = 8192;
@@ -150,6 +154,61 @@ impl Vitals {
             i.store(id, Ordering::Release);
             k.store(kind, Ordering::Release);
         }
+    }
+
+    /// Daemon: notes the packet that it works on, before it looks into it, and where in the slot
+    /// its linear data is; `kind` is one of [`abi::suspect::note`].
+    pub fn note_packet(&self, kind: u32, skb: &SkBuff) {
+        let len = skb.linear_len() as u64;
+        if let Some(place) = self.map.u64_at(NOTE + 16) {
+            // Under a kind of nothing, as the number: see `note`.
+            if let Some(k) = self.map.u32_at(NOTE) {
+                k.store(0, Ordering::Relaxed);
+            }
+            place.store(u64::from(skb.data_offset()) << 32 | len, Ordering::Release);
+        }
+        self.note(kind, skb.handle().0);
+        crash::inspect(skb.linear());
+    }
+
+    /// Supervisor: offset in the slot's buffer and length of the noted packet's linear data.
+    #[must_use]
+    pub fn noted_place(&self) -> (u32, u32) {
+        let place = self.map.u64_at(NOTE + 16);
+        let [a, b, c, d, e, f, g, h] = place.map_or(0, |w| w.load(Ordering::Acquire)).to_be_bytes();
+        (
+            u32::from_be_bytes([a, b, c, d]),
+            u32::from_be_bytes([e, f, g, h]),
+        )
+    }
+
+    /// Transport: notes the socket that it works on, by its record and which use of the record it
+    /// is (not 0).
+    pub fn note_socket(&self, index: u32, generation: u32) {
+        if let Some(w) = self.map.u64_at(SOCKET) {
+            w.store(
+                u64::from(generation) << 32 | u64::from(index),
+                Ordering::Release,
+            );
+        }
+    }
+
+    /// Transport: works on no socket.
+    pub fn note_no_socket(&self) {
+        if let Some(w) = self.map.u64_at(SOCKET) {
+            w.store(0, Ordering::Release);
+        }
+    }
+
+    /// Supervisor: the socket that was being worked on: its record and which use of it.
+    #[must_use]
+    pub fn noted_socket(&self) -> Option<(u32, u32)> {
+        let word = self.map.u64_at(SOCKET)?.load(Ordering::Acquire);
+        let [a, b, c, d, e, f, g, h] = word.to_be_bytes();
+        (word != 0).then_some((
+            u32::from_be_bytes([e, f, g, h]),
+            u32::from_be_bytes([a, b, c, d]),
+        ))
     }
 
     /// Supervisor and successor: what was being worked on.

@@ -79,3 +79,31 @@ fn a_long_name_is_cut() {
         8 + 4 + 1024 + 8 + 4
     );
 }
+
+/// The comment is an option of its own in front of the flags, and the block's length counts it.
+#[test]
+fn a_comment_is_an_option_of_the_packet() {
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    let interface = writer.interface("q", super::LINKTYPE_RAW, 0).unwrap();
+    let begin = writer.sink.len();
+    writer
+        .commented(
+            interface,
+            1,
+            Direction::Inbound,
+            &[b"abcde"],
+            None,
+            "why it died",
+        )
+        .unwrap();
+    let block = writer.into_inner().split_off(begin);
+    let len = u32::try_from(block.len()).unwrap().to_le_bytes();
+    assert_eq!(
+        (&block[4..8], &block[block.len() - 4..]),
+        (&len[..], &len[..])
+    );
+    let options = &block[28 + 8..];
+    assert_eq!(&options[..4], [1, 0, 11, 0]);
+    assert_eq!(&options[4..16], b"why it died\0");
+    assert_eq!(options[16..20], [2, 0, 4, 0]);
+}

@@ -8,4 +8,4 @@ mod protocol;
 pub(crate) mod server;
 
 pub use client::{Answer, CallError, call};
-pub use protocol::{DaemonState, DaemonStatus, Reply, Request, Status};
+pub use protocol::{DaemonState, DaemonStatus, Quarantined, Reply, Request, Status};

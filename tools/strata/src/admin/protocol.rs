@@ -90,6 +90,23 @@ pub struct Status {
     pub run_dir: String,
     /// The daemons, lowest layer first.
     pub daemons: Vec<DaemonStatus>,
+    /// What is quarantined, oldest first.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A packet, flow or socket that was at work in crash after crash, and is left alone since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The layer that died of it.
+    pub layer: String,
+    /// What it is.
+    pub what: String,
+    /// Crashes it was at work in.
+    pub crashes: u32,
+    /// Milliseconds since it was quarantined.
+    pub for_ms: u64,
+    /// The packets, with notes on the crashes, if they could be saved.
+    pub file: Option<String>,
 }
 
 /// What a daemon is up to.

@@ -129,6 +129,19 @@ pub(super) fn render(status: &Status) -> String {
             let _ = write!(text, "\n{} died last of: {death}", daemon.name);
         }
     }
+    for held in &status.quarantined {
+        let _ = write!(
+            text,
+            "\nquarantined for {}: {}, at work in {} crashes of {}{}",
+            table::time(held.for_ms),
+            held.what,
+            held.crashes,
+            held.layer,
+            held.file
+                .as_ref()
+                .map_or_else(String::new, |file| format!("; see {file}"))
+        );
+    }
     if !text.ends_with('\n') {
         text.push('\n');
     }

@@ -152,6 +152,8 @@ pub struct Restart {
     pub at_once: Option<u32>,
     /// Deaths in a row after which nothing more is tried; 0: never give up.
     pub give_up: Option<u32>,
+    /// Crashes after which what was at work in all of them is quarantined; 0: never.
+    pub quarantine: Option<u32>,
 }
 
 /// `[tcp]`.

@@ -83,6 +83,7 @@ pub(super) fn restart(written: &file::Restart, problems: &mut Problems) -> Resta
         ),
         at_once: written.at_once.unwrap_or(default.at_once),
         give_up: written.give_up.unwrap_or(default.give_up),
+        quarantine: written.quarantine.unwrap_or(default.quarantine),
     };
     if policy.backoff > policy.backoff_max
         && let Some(span) = written

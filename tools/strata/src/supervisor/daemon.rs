@@ -20,6 +20,7 @@ use crate::policy::{Decision, RestartPolicy};
 use crate::topology::Service;
 use abi::{Nanos, ServiceId};
 use core::time::Duration;
+use nix::unistd::Pid;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -49,6 +50,8 @@ pub(super) struct Worker {
     kill_at: Option<(Nanos, String)>,
     /// Why it was killed, if the supervisor did it.
     pub(super) killed: Option<String>,
+    /// It was killed because it stood still by its own doing.
+    pub(super) hung: bool,
     /// The progress word and when it last moved.
     progress: (u64, Nanos),
     /// When the next heartbeat is due.
@@ -66,6 +69,7 @@ impl Worker {
             planned: None,
             kill_at: None,
             killed: None,
+            hung: false,
             progress: (0, now),
             beat_at: now,
         }
@@ -206,6 +210,7 @@ impl Daemon {
         }
         if worker.ready.is_none() {
             if now.saturating_sub(worker.started) > start {
+                worker.hung = !is_stopped(worker.child.pid());
                 worker.kill(format!("not ready after {:?}", policy.start));
             }
             return;
@@ -217,6 +222,7 @@ impl Daemon {
             worker.progress.1 = worker.progress.1.saturating_add(late).min(now);
         }
         if now.saturating_sub(worker.progress.1) >= hang {
+            worker.hung = !is_stopped(worker.child.pid());
             worker.kill(format!("hung: no progress for {:?}", policy.hang));
             return;
         }
@@ -327,6 +333,14 @@ fn beat(policy: &RestartPolicy) -> Nanos {
 /// A duration on the constellation's clock.
 pub(super) fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+/// Whether somebody has stopped the process (`SIGSTOP`, a debugger): the third field of
+/// proc(5)'s `stat`.
+fn is_stopped(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+    matches!(behind.trim_start().chars().next(), Some('T' | 't'))
 }
 
 /// Processor time of a process in milliseconds (proc(5): user and system time are the 14th and

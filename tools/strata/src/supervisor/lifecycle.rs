@@ -5,7 +5,7 @@ use super::control::{Control, Event, What};
 use super::daemon::{self, Daemon, Planned, State, Worker};
 use super::keeper::Keeper;
 use super::spawn::{self, Child};
-use super::{Mode, Source, Supervisor, upgrade};
+use super::{Mode, Source, Supervisor, quarantine, upgrade};
 use crate::keeper::Key;
 use crate::orphans;
 use abi::control::{FromDaemon, ToDaemon};
@@ -53,10 +53,11 @@ impl Supervisor {
 
     fn try_start(&mut self, id: ServiceId) -> anyhow::Result<()> {
         let now = clock::now();
-        let daemon = self.daemons.get_mut(&id).context("no such service")?;
+        let daemon = self.daemons.get(&id).context("no such service")?;
         let incarnation = daemon.incarnations;
+        let config = self.config_of(daemon, incarnation);
+        let daemon = self.daemons.get_mut(&id).context("no such service")?;
         let name = &daemon.service.name;
-        let config = self.topology.daemon_config(&daemon.service, incarnation);
         let (channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
         let control = Control::open(&self.inbox, id, incarnation, name)
             .with_context(|| format!("cannot make the control channel of {name}"))?;
@@ -333,8 +334,9 @@ impl Supervisor {
         };
         let name = daemon.service.name.clone();
         let killed = daemon.worker().and_then(|worker| worker.killed.clone());
+        let hung = daemon.worker().is_some_and(|worker| worker.hung);
+        let is_crash = hung || (killed.is_none() && quarantine::is_crash(ended));
         let how = killed.unwrap_or_else(|| ended.to_string());
-        let noted = daemon.gauges.vitals.noted();
         let Some(worker) = daemon.died(&policy, now, &how) else {
             return;
         };
@@ -346,17 +348,16 @@ impl Supervisor {
         if !planned && daemon.revert(ready, now, &how) {
             self.keep_executable(id);
         }
+        if is_crash {
+            self.blame(id, &how, now);
+        }
         let Some(daemon) = self.daemons.get(&id) else {
             return;
         };
-        let at_work = match noted {
-            (0, _) => String::new(),
-            (kind, id) => format!(", at work on {kind}:{id:#x}"),
-        };
         match (&daemon.state, planned) {
             (_, true) => tracing::info!("{name} finished: {how}"),
-            (State::Failed, _) => tracing::error!("{name} died: {how}{at_work}; given up on it"),
-            (_, false) => tracing::warn!("{name} died: {how}{at_work}"),
+            (State::Failed, _) => tracing::error!("{name} died: {how}; given up on it"),
+            (_, false) => tracing::warn!("{name} died: {how}"),
         }
         if self.mode == Mode::Starting && !daemon.proven && daemon.streak >= STARTING_DEATHS {
             self.stop(Some(format!("{name} does not start: {how}")));

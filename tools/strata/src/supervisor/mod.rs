@@ -7,7 +7,7 @@
 //!   channel    descriptors               daemon    what is known of a daemon
 //!   keeper     copies of everything      adopt     what a dead supervisor left
 //!   lifecycle  start, death, drain       requests  the admin socket
-//!   upgrade    another build for a daemon
+//!   upgrade    another build for a daemon              quarantine  what is to blame for crashes
 //! ```
 //!
 //! One thread, one epoll, and nothing in it that blocks: what a daemon does not take waits in
@@ -22,6 +22,7 @@ mod device;
 mod keeper;
 mod lifecycle;
 mod plumbing;
+mod quarantine;
 mod requests;
 mod roles;
 mod setup;
@@ -39,6 +40,7 @@ use crate::admin::Status;
 use crate::admin::server::Client;
 use crate::config::Config;
 use crate::orphans;
+use crate::quarantine::Ledger;
 use crate::rundir::RunDir;
 use crate::topology::Topology;
 use abi::{Nanos, ServiceId};
@@ -154,6 +156,8 @@ struct Supervisor {
     next_query: u64,
     mode: Mode,
     started: Nanos,
+    /// Who is to blame for crashes.
+    ledger: Ledger,
 }
 
 /// Starts the constellation and stays until it is stopped.
@@ -207,6 +211,7 @@ impl Supervisor {
             next_query: 0,
             mode: Mode::Starting,
             started: clock::now(),
+            ledger: Ledger::default(),
         };
         this.watch(&this.signals, Source::Signal)?;
         this.watch(&this.inbox, Source::Inbox)?;
@@ -312,6 +317,7 @@ impl Supervisor {
                 self.start(id);
             }
             self.tick_keeper(now);
+            self.expire_quarantine(now);
         }
     }
 
@@ -328,6 +334,7 @@ impl Supervisor {
             .chain(pending)
             .chain(keeper)
             .chain(self.keeper_due)
+            .chain(self.ledger.deadline())
             .min()
     }
 
@@ -350,6 +357,7 @@ impl Supervisor {
                     daemon.status(now, owns)
                 })
                 .collect(),
+            quarantined: self.quarantined(now),
         }
     }
 }

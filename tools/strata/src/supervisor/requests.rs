@@ -353,7 +353,7 @@ impl Supervisor {
             return Reply::Failed("no daemon drives it".to_owned());
         };
         let incarnation = daemon.incarnations.wrapping_sub(1);
-        let config = self.topology.daemon_config(&daemon.service, incarnation);
+        let config = self.config_of(daemon, incarnation);
         // A daemon that is down gets the new configuration when it starts.
         if let Some(worker) = daemon.worker()
             && !worker.control.send(ToDaemon::Configure(Box::new(config)))

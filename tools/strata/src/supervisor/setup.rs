@@ -53,9 +53,10 @@ pub(super) fn begin_log(rundir: &RunDir) {
     }
 }
 
-/// Takes the directory away; the log stays if there may be something of interest in it.
+/// Takes the directory away; the log stays if there may be something of interest in it, as does
+/// what was quarantined.
 pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
-    if !keep_log {
+    if !keep_log && !rundir.quarantine().exists() {
         rundir.remove();
         return;
     }

@@ -1,0 +1,285 @@
+//! A packet or connection that kills its layer whenever it is worked on: three deaths, then it is
+//! shut out and saved, and everything else lives on.
+
+use crate::tcp::connect;
+use abi::ServiceId;
+use anyhow::{Context, Result, bail, ensure};
+use integration::Trials;
+use integration::transfer::{Writes, both_ways};
+use libsocket::Stack;
+use shm::crash::{Action, Trigger, VARIABLE};
+use std::io::{ErrorKind, Read, Write};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+use strata::admin::{DaemonState, Quarantined};
+use strata::lab::{Lab, LabConfig};
+use strata::topology::{IPD, TCPD, UDPD};
+
+pub(crate) fn add(trials: &mut Trials) {
+    trials.add("a_poisoned_connection_of_netdevd_is_quarantined", || {
+        connection("netdevd", NETDEVD, Action::Abort)
+    });
+    trials.add("a_poisoned_connection_of_ipd_is_quarantined", || {
+        connection("ipd", IPD, Action::Panic)
+    });
+    trials.add("a_poisoned_connection_of_tcpd_is_quarantined", || {
+        connection("tcpd", TCPD, Action::Abort)
+    });
+    trials.add("a_packet_that_hangs_tcpd_is_quarantined", || {
+        connection("tcpd", TCPD, Action::Loop)
+    });
+    trials.add("a_poisoned_datagram_of_netdevd_is_quarantined", || {
+        datagram("netdevd", NETDEVD)
+    });
+    trials.add("a_poisoned_datagram_of_ipd_is_quarantined", || {
+        datagram("ipd", IPD)
+    });
+    trials.add("a_poisoned_datagram_of_udpd_is_quarantined", || {
+        datagram("udpd", UDPD)
+    });
+    trials.add(
+        "a_connection_whose_record_kills_tcpd_is_reset_alone",
+        record,
+    );
+    trials.add("killed_from_outside_nothing_is_quarantined", killed);
+}
+
+const NETDEVD: ServiceId = ServiceId(4);
+const POISON: [u8; 16] = *b"\xde\x00poison\x00packet\xad";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A constellation with a transfer that runs on the side, its bytes compared.
+struct Scene {
+    trigger: Trigger,
+    lab: Lab,
+    stack: Stack,
+    transfer: thread::JoinHandle<Result<Duration>>,
+}
+
+fn scene() -> Result<Scene> {
+    let trigger = Trigger::new()?;
+    let lab = Lab::start(&LabConfig {
+        environment: vec![(VARIABLE.to_owned(), trigger.path())],
+        extra: "[restart]\nhang = \"200ms\"\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, 192 << 20, Writes::BIG));
+    Ok(Scene {
+        trigger,
+        lab,
+        stack,
+        transfer,
+    })
+}
+
+impl Scene {
+    /// Until `layer` has died three times and runs again; `again` may provoke it.
+    fn wait_quarantined(
+        &self,
+        layer: &str,
+        mut again: impl FnMut() -> Result<()>,
+    ) -> Result<Quarantined> {
+        let begin = Instant::now();
+        loop {
+            let status = self.lab.status()?;
+            let runs = status
+                .daemons
+                .iter()
+                .any(|d| d.name.starts_with(layer) && d.state == DaemonState::Running);
+            if let [held] = &status.quarantined[..]
+                && runs
+            {
+                return Ok(held.clone());
+            }
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "{} deaths, quarantined {:?}\n{}",
+                self.trigger.deaths(),
+                status.quarantined,
+                self.lab.log()
+            );
+            again()?;
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The end of every trial: three deaths and no more, the file, the other transfer.
+    fn finish(self, layer: &str, held: &Quarantined, packets: bool) -> Result<()> {
+        let deaths = self.trigger.deaths();
+        ensure!(deaths == 3, "{deaths} deaths\n{}", self.lab.log());
+        ensure!(
+            held.layer.starts_with(layer) && held.crashes == 3,
+            "{held:?}"
+        );
+        let file = held.file.as_ref().context("it is not saved")?;
+        let saved = read_pcapng(&std::fs::read(file)?)?;
+        ensure!(saved.len() == 3, "{} packets in {file}", saved.len());
+        for (bytes, comment) in &saved {
+            ensure!(
+                comment.contains("died") && comment.contains(&held.what),
+                "{comment}"
+            );
+            ensure!(packets == contains(bytes, &POISON), "{comment}: {bytes:x?}");
+        }
+        let silence = self
+            .transfer
+            .join()
+            .map_err(|_| anyhow::anyhow!("panicked"))?
+            .with_context(|| self.lab.log())?;
+        println!("{held:?}; the other transfer was silent for {silence:?}");
+        Ok(())
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|at| at == part)
+}
+
+/// Packets and their comments; an error when the blocks do not fit together.
+fn read_pcapng(mut file: &[u8]) -> Result<Vec<(Vec<u8>, String)>> {
+    let word = |bytes: &[u8], at: usize| -> Result<usize> {
+        let word = bytes.get(at..at + 4).context("cut off")?;
+        Ok(usize::try_from(u32::from_le_bytes(word.try_into()?))?)
+    };
+    let mut packets = Vec::new();
+    ensure!(word(file, 0)? == 0x0a0d_0d0a && word(file, 8)? == 0x1a2b_3c4d);
+    while !file.is_empty() {
+        let (kind, len) = (word(file, 0)?, word(file, 4)?);
+        let block = file.get(..len).context("cut off")?;
+        ensure!(word(block, len - 4)? == len, "the block's lengths differ");
+        if kind == 6 {
+            let captured = word(block, 20)?;
+            let options = &block[28 + captured.next_multiple_of(4)..];
+            ensure!(options[..2] == [1, 0], "no comment");
+            let said = usize::from(u16::from_le_bytes([options[2], options[3]]));
+            let comment = String::from_utf8(options[4..4 + said].to_vec())?;
+            packets.push((block[28..28 + captured].to_vec(), comment));
+        }
+        file = &file[len..];
+    }
+    Ok(packets)
+}
+
+/// The kernel sends a segment that kills the layer, and sends it again until the connection ends.
+fn connection(layer: &str, service: ServiceId, action: Action) -> Result<()> {
+    let scene = scene()?;
+    let (mut theirs, mut ours) = connect(&scene.lab, &scene.stack, false)?;
+    let (other_theirs, other_ours) = connect(&scene.lab, &scene.stack, false)?;
+    theirs.set_read_timeout(Some(PATIENCE))?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    scene.trigger.poison(service, POISON, action);
+    theirs.write_all(&POISON)?;
+    let held = scene.wait_quarantined(layer, || Ok(()))?;
+    ensure!(held.what.starts_with("TCP "), "{held:?}");
+    // Both ends hear of it.
+    match ours.read(&mut [0; 64]) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
+            ) => {}
+        other => bail!("the application got {other:?}\n{}", scene.lab.log()),
+    }
+    match theirs.read(&mut [0; 64]) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => bail!("the peer got {other:?}\n{}", scene.lab.log()),
+    }
+    both_ways(other_ours, other_theirs, 4 << 20, Writes::MIXED).context("an idle connection")?;
+    scene.finish(layer, &held, true)
+}
+
+/// Datagrams of one sender kill the layer; those of others to the same socket arrive.
+fn datagram(layer: &str, service: ServiceId) -> Result<()> {
+    let scene = scene()?;
+    let ours = scene.stack.udp((scene.lab.stack, 0))?;
+    ours.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let to = ours.local_addr()?;
+    let sender = || std::net::UdpSocket::bind((scene.lab.host, 0));
+    let (poisoner, other) = (sender()?, sender()?);
+    poisoner.send_to(b"hello", to)?;
+    let mut buffer = [0; 64];
+    ours.recv(&mut buffer).context("before anything happens")?;
+    scene.trigger.poison(service, POISON, Action::Abort);
+    let held = scene.wait_quarantined(layer, || {
+        poisoner.send_to(&POISON, to)?;
+        sleep(Duration::from_millis(50));
+        Ok(())
+    })?;
+    ensure!(held.what.starts_with("UDP "), "{held:?}");
+    for _ in 0..20 {
+        poisoner.send_to(&POISON, to)?;
+        poisoner.send_to(b"of the same flow", to)?;
+    }
+    let arrived = (0..20u8).any(|n| {
+        other.send_to(&[n; 3], to).is_ok() && ours.recv(&mut buffer).is_ok_and(|n| n == 3)
+    });
+    ensure!(
+        arrived,
+        "another sender's datagrams do not arrive\n{}",
+        scene.lab.log()
+    );
+    let others = (0..5).filter(|_| ours.recv(&mut buffer).is_ok_and(|n| n != 3));
+    ensure!(
+        others.count() == 0,
+        "something of the quarantined flow arrived"
+    );
+    scene.finish(layer, &held, true)
+}
+
+/// tcpd dies whenever it works on one connection's record, at its start too.
+fn record() -> Result<()> {
+    let scene = scene()?;
+    let (mut theirs, mut ours) = connect(&scene.lab, &scene.stack, false)?;
+    let (other_theirs, other_ours) = connect(&scene.lab, &scene.stack, false)?;
+    theirs.set_read_timeout(Some(PATIENCE))?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let std::net::SocketAddr::V4(remote) = theirs.local_addr()? else {
+        bail!("not IPv4");
+    };
+    // The last bytes of `abi::Endpoint`: zeros, family, port.
+    let mut poison = [0; 16];
+    poison[12..14].copy_from_slice(&abi::endpoint::FAMILY_V4.to_ne_bytes());
+    poison[14..].copy_from_slice(&remote.port().to_ne_bytes());
+    scene.trigger.poison(TCPD, poison, Action::Abort);
+    ours.write_all(b"the straw")?;
+    let held = scene.wait_quarantined("tcpd", || Ok(()))?;
+    ensure!(held.what.starts_with("socket "), "{held:?}");
+    let end = ours.read(&mut [0; 64]);
+    ensure!(end.is_err(), "the application got {end:?}");
+    let mut bytes = [0; 64];
+    let end = loop {
+        match theirs.read(&mut bytes) {
+            Ok(n) if n > 0 => {}
+            end => break end,
+        }
+    };
+    ensure!(
+        end.as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::ConnectionReset),
+        "the peer got {end:?}\n{}",
+        scene.lab.log()
+    );
+    both_ways(other_ours, other_theirs, 4 << 20, Writes::MIXED).context("an idle connection")?;
+    scene.finish("tcpd", &held, false)
+}
+
+/// SIGKILL is nobody's fault, however often it strikes while one connection is at work.
+fn killed() -> Result<()> {
+    let scene = scene()?;
+    for layer in ["netdevd", "ipd", "tcpd", "udpd"] {
+        for _ in 0..4 {
+            let old = scene.lab.signal(layer, nix::sys::signal::Signal::SIGKILL)?;
+            scene.lab.wait_replaced(layer, old)?;
+        }
+    }
+    let status = scene.lab.status()?;
+    ensure!(status.quarantined.is_empty(), "{:?}", status.quarantined);
+    scene
+        .transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| scene.lab.log())?;
+    Ok(())
+}
