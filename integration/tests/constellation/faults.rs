@@ -32,10 +32,14 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("udp_socket_survives_udpd", udp_socket);
     trials.add("supervisor_and_layers_killed_at_once", supervisor);
     trials.add("upgrade_every_layer_in_mid_transfer", upgrade);
+    trials.add("adopted_layers_are_left_alone", adopted);
     trials.add("sockets_made_without_a_supervisor_survive", unsupervised);
 }
 
 const LEN: u64 = 192 << 20;
+
+/// Of a transfer during which a supervisor is replaced.
+const LONG: u64 = 768 << 20;
 
 fn kill(layer: &str, signal: Signal) -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
@@ -184,7 +188,7 @@ fn supervisor() -> Result<()> {
     let stack = Stack::open(lab.path());
     let (idle_theirs, idle_ours) = connect(&lab, &stack, false)?;
     let (theirs, ours) = connect(&lab, &stack, true)?;
-    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LONG, Writes::BIG));
     for _ in 0..2 {
         thread::sleep(Duration::from_millis(60));
         let pids: Vec<_> = lab.status()?.daemons.iter().filter_map(|d| d.pid).collect();
@@ -210,7 +214,7 @@ fn upgrade() -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
     let stack = Stack::open(lab.path());
     let (theirs, ours) = connect(&lab, &stack, true)?;
-    let transfer = thread::spawn(move || both_ways(ours, theirs, LEN, Writes::BIG));
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LONG, Writes::BIG));
     let copy = lab.path().join("another-build");
     std::fs::copy(std::env::current_exe()?, &copy)?;
     let runs = |layer: &str| -> Result<std::path::PathBuf> {
@@ -241,6 +245,21 @@ fn upgrade() -> Result<()> {
         .map_err(|_| anyhow::anyhow!("panicked"))?
         .with_context(|| lab.log())?;
     println!("every layer upgraded: longest silence {silence:?}");
+    Ok(())
+}
+
+/// A new supervisor waits two seconds for what its predecessor started. What has come by then is
+/// not replaced.
+fn adopted() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let pids = || -> Result<Vec<Option<u32>>> {
+        Ok(lab.status()?.daemons.iter().map(|d| d.pid).collect())
+    };
+    let before = pids()?;
+    lab.kill_supervisor()?;
+    lab.adopt()?;
+    thread::sleep(Duration::from_millis(2500));
+    ensure!(pids()? == before, "{:?}, not {before:?}", pids()?);
     Ok(())
 }
 

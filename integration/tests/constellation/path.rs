@@ -79,23 +79,40 @@ pub(crate) const DELIVERED_CE: usize = 196;
 /// `TCPI_OPT_ECN`.
 const OPT_ECN: u8 = 8;
 
+/// What `check` answers when it is content, for which it gets two seconds.
+fn eventually<T>(check: impl Fn() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match check() {
+            Err(_) if start.elapsed() < Duration::from_secs(2) => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 fn info() -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
     let stack = Stack::open(lab.path());
     for stack_opens in [true, false] {
         let (theirs, ours) = connect(&lab, &stack, stack_opens)?;
         both_ways(ours.try_clone()?, theirs.try_clone()?, MIB, Writes::BIG)?;
-        let (k, s) = (info_of_kernel(&theirs)?, info_of_stack(&ours)?);
-        // The kernel counts SYN and FIN among acknowledged and received bytes.
-        for (what, kernel, stack) in [
-            ("stack to kernel", k.u64(RECEIVED), s.u64(ACKED)),
-            ("kernel to stack", k.u64(ACKED), s.u64(RECEIVED)),
-        ] {
-            ensure!(
-                stack == MIB && kernel.abs_diff(stack) <= 2,
-                "{what}: kernel {kernel}, stack {stack}"
-            );
-        }
+        // What is read may not have been acknowledged yet.
+        let (k, s) = eventually(|| {
+            let (k, s) = (info_of_kernel(&theirs)?, info_of_stack(&ours)?);
+            // The kernel counts SYN and FIN among acknowledged and received bytes.
+            for (what, kernel, stack) in [
+                ("stack to kernel", k.u64(RECEIVED), s.u64(ACKED)),
+                ("kernel to stack", k.u64(ACKED), s.u64(RECEIVED)),
+            ] {
+                ensure!(
+                    stack == MIB && kernel.abs_diff(stack) <= 2,
+                    "{what}: kernel {kernel}, stack {stack}"
+                );
+            }
+            Ok((k, s))
+        })?;
         ensure!(k.u8(OPTIONS) & 7 == s.u8(OPTIONS) & 7, "options");
         let swapped = s.u8(WSCALE).rotate_left(4);
         ensure!(k.u8(WSCALE) == swapped, "scales {:#x}", k.u8(WSCALE));

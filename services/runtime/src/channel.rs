@@ -137,9 +137,10 @@ impl FdChannel {
                     }
                     break (message.bytes, fds);
                 }
-                Err(Errno::EINTR) => {}
+                // Said once, and first, when the other end was closed with something unread:
+                // what it has sent is still here.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(Errno::EAGAIN) => return Ok(Received::Empty),
-                Err(Errno::ECONNRESET) => return Ok(Received::Closed),
                 Err(e) => return Err(io::Error::from(e).into()),
             }
         };
@@ -200,6 +201,18 @@ mod tests {
         }
         assert!(matches!(b.recv::<u32>(), Ok(Received::Message(7, fds)) if fds.len() == 1));
         assert!(matches!(b.peek::<u32>(), Ok(Received::Empty)));
+    }
+
+    #[test]
+    fn what_a_dead_end_sent_arrives_although_it_left_something_unread() {
+        let (a, b) = channels();
+        let (near, _far) = UnixStream::pair().unwrap();
+        b.send(&1u32, &[]).unwrap();
+        a.send(&7u32, &[near.as_fd()]).unwrap();
+        drop(a);
+        assert!(matches!(b.peek::<u32>(), Ok(Received::Message(7, fds)) if fds.len() == 1));
+        assert!(matches!(b.recv::<u32>(), Ok(Received::Message(7, fds)) if fds.len() == 1));
+        assert!(matches!(b.recv::<u32>(), Ok(Received::Closed)));
     }
 
     #[test]

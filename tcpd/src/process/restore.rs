@@ -106,6 +106,10 @@ impl Tcpd {
             Some(quarantine::watch(&plumbing.vitals)),
         );
         for id in &refused {
+            tracing::error!(
+                id = id.0,
+                "a connection's record makes no sense; it is dropped"
+            );
             records.commit(*id, None, 0);
         }
         let mut this = Self {
@@ -163,6 +167,11 @@ impl Tcpd {
             .sessions
             .claim(place, incarnation, id.0, &mut plumbing.store);
         if adopted == Adopted::Gone {
+            tracing::warn!(
+                id = id.0,
+                region = place.region.0,
+                "the session of a connection is gone; it is reset"
+            );
             self.engine.abort(now, id, Errno::ECONNABORTED);
             self.engine.close(now, id);
             return;
@@ -229,6 +238,7 @@ impl Tcpd {
         if adopted != Adopted::Live {
             // Closed while nobody was there to see it: what was written before still counts, and
             // what was read is not unread.
+            tracing::debug!(id = id.0, "a connection's descriptor is gone; it is closed");
             self.show_words(now, id, place);
             self.engine.close(now, id);
             return;

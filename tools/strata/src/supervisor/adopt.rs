@@ -187,6 +187,7 @@ impl Supervisor {
         let Some(daemon) = self.daemons.get_mut(&id) else {
             return;
         };
+        let stored = left.stored.len();
         daemon.store = Store::adopt(left.stored);
         daemon.executable = left.executable;
         let name = daemon.service.name.clone();
@@ -194,9 +195,9 @@ impl Supervisor {
         daemon.incarnations = running.wrapping_add(1);
         let worker = left.channel.zip(left.worker);
         match worker.map(|(channel, child)| self.adopt_worker(id, &channel, &child)) {
-            Some(Ok(())) => tracing::info!("{name} adopted"),
+            Some(Ok(())) => tracing::info!(stored, "{name} adopted"),
             Some(Err(error)) => tracing::warn!("{name} is not adopted: {error:#}"),
-            None => tracing::info!("{name} does not run"),
+            None => tracing::info!(stored, "{name} does not run"),
         }
     }
 

@@ -63,11 +63,12 @@ impl Channel {
         })
     }
 
-    /// Looks at the next message; [`Channel::receive`] takes it.
+    /// Looks at the next message; [`Channel::receive`] takes it. Nothing may be taken that was
+    /// not looked at: one can arrive behind a look that found none.
     ///
     /// # Errors
-    /// When the message is none.
-    pub(super) fn peek(&self) -> Result<Received<FromWorker>, ChannelError> {
+    /// When the message is none; take it off.
+    fn peek(&self) -> Result<Received<FromWorker>, ChannelError> {
         self.channel.peek()
     }
 
@@ -78,6 +79,22 @@ impl Channel {
     /// When the message was none; it has been taken off.
     pub(super) fn receive(&self) -> Result<Received<FromWorker>, ChannelError> {
         self.channel.recv()
+    }
+
+    /// Takes one message after `copy` was given it: what is taken has always been copied.
+    ///
+    /// # Errors
+    /// As [`Channel::receive`].
+    pub(super) fn take_copied(
+        &self,
+        copy: impl FnOnce(FromWorker, Vec<OwnedFd>),
+    ) -> Result<Received<FromWorker>, ChannelError> {
+        match self.peek() {
+            Ok(Received::Message(message, fds)) => copy(message, fds),
+            Err(ChannelError::Malformed(_)) => {}
+            other => return other,
+        }
+        self.receive()
     }
 }
 
@@ -118,5 +135,35 @@ mod tests {
         drop(worker);
         channel.queue((ToWorker::Start, Vec::new()));
         assert!(channel.flush().is_err());
+    }
+
+    #[test]
+    fn what_is_taken_was_copied_although_messages_arrive_at_any_moment() {
+        const MESSAGES: u64 = 50_000;
+        let (channel, worker) = Channel::pair().unwrap();
+        let sender = std::thread::spawn(move || {
+            let worker = FdChannel::new(worker).unwrap();
+            for id in 0..MESSAGES {
+                let key = abi::plumbing::StoreKey {
+                    class: abi::plumbing::StoreClass::Shadow,
+                    id,
+                    incarnation: 1,
+                };
+                while worker.send(&FromWorker::Forget(vec![key]), &[]).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let (mut copied, mut taken) = (0, 0);
+        loop {
+            match channel.take_copied(|_, _| copied += 1).unwrap() {
+                Received::Message(..) => taken += 1,
+                Received::Empty => {}
+                Received::Closed => break,
+            }
+            assert_eq!(copied, taken);
+        }
+        assert_eq!(taken, MESSAGES);
+        sender.join().unwrap();
     }
 }

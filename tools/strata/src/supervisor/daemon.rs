@@ -89,6 +89,8 @@ impl Worker {
     /// It said that it is ready: from now on it must make progress.
     pub(super) fn became_ready(&mut self, now: Nanos) {
         self.ready = Some(now);
+        // It came: what was to happen otherwise is off.
+        self.kill_at = None;
         self.progress.1 = now;
         self.beat_at = now;
     }

@@ -109,6 +109,35 @@ impl Keeper {
         self.flush();
     }
 
+    /// Copies what a daemon's message stores before the message is taken off its channel: a
+    /// supervisor that dies in between leaves it to its successor, in one place or the other.
+    ///
+    /// Answers whether it has room: one that has none for so long is to be replaced.
+    pub(super) fn mirror(
+        &mut self,
+        id: abi::ServiceId,
+        message: &FromWorker,
+        fds: Vec<OwnedFd>,
+    ) -> bool {
+        let fds = fds.into_iter().map(Rc::new);
+        match message {
+            FromWorker::Store(keys) if keys.len() == fds.len() => {
+                self.keep(keys.iter().map(|key| Key::Stored(id, *key)).zip(fds));
+            }
+            FromWorker::ShareRegion(region) if region.transport() == id => {
+                self.keep([Key::Region(*region)].into_iter().zip(fds));
+            }
+            FromWorker::Forget(keys) => {
+                self.forget(keys.iter().map(|key| Key::Stored(id, *key)).collect());
+            }
+            FromWorker::UnshareRegion(region) if region.transport() == id => {
+                self.forget(vec![Key::Region(*region)]);
+            }
+            FromWorker::Store(_) | FromWorker::ShareRegion(_) | FromWorker::UnshareRegion(_) => {}
+        }
+        self.wait_for_room()
+    }
+
     /// The constellation is down.
     pub(super) fn end(&mut self) {
         self.outgoing.push_back((ToKeeper::End, Vec::new()));
@@ -245,7 +274,7 @@ impl Supervisor {
         }
     }
 
-    fn replace_keeper(&mut self, why: &str) {
+    pub(super) fn replace_keeper(&mut self, why: &str) {
         let Some(keeper) = self.keeper.take() else {
             return;
         };
@@ -273,33 +302,6 @@ impl Supervisor {
         }
         if let Some(keeper) = &mut self.keeper {
             keeper.flush();
-        }
-    }
-
-    /// Copies what a daemon's message stores before the message is taken off its channel: a
-    /// supervisor that dies in between leaves it to its successor, in one place or the other.
-    pub(super) fn mirror(&mut self, id: abi::ServiceId, message: &FromWorker, fds: Vec<OwnedFd>) {
-        let Some(keeper) = &mut self.keeper else {
-            return;
-        };
-        let fds = fds.into_iter().map(Rc::new);
-        match message {
-            FromWorker::Store(keys) if keys.len() == fds.len() => {
-                keeper.keep(keys.iter().map(|key| Key::Stored(id, *key)).zip(fds));
-            }
-            FromWorker::ShareRegion(region) if region.transport() == id => {
-                keeper.keep([Key::Region(*region)].into_iter().zip(fds));
-            }
-            FromWorker::Forget(keys) => {
-                keeper.forget(keys.iter().map(|key| Key::Stored(id, *key)).collect());
-            }
-            FromWorker::UnshareRegion(region) if region.transport() == id => {
-                keeper.forget(vec![Key::Region(*region)]);
-            }
-            FromWorker::Store(_) | FromWorker::ShareRegion(_) | FromWorker::UnshareRegion(_) => {}
-        }
-        if !keeper.wait_for_room() {
-            self.replace_keeper("takes nothing");
         }
     }
 }

@@ -237,15 +237,16 @@ impl Supervisor {
             let Some(channel) = worker.map(|worker| &worker.channel) else {
                 return (count, false);
             };
-            if self.keeper.is_some()
-                && let Ok(Received::Message(message, fds)) = channel.peek()
-            {
-                self.mirror(id, &message, fds);
-            }
-            let worker = self.daemons.get(&id).and_then(Daemon::worker);
-            let Some(received) = worker.map(|worker| worker.channel.receive()) else {
-                return (count, false);
+            let mut has_room = true;
+            let received = match &mut self.keeper {
+                Some(keeper) => channel.take_copied(|message, fds| {
+                    has_room = keeper.mirror(id, &message, fds);
+                }),
+                None => channel.receive(),
             };
+            if !has_room {
+                self.replace_keeper("takes nothing");
+            }
             match received {
                 Ok(Received::Message(message, fds)) => self.on_message(id, message, fds),
                 Ok(Received::Empty) => return (count, false),
