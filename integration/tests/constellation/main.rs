@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 mod campaign;
+mod corrupt;
 mod counters;
 mod crash_points;
 mod faults;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         path::add(trials);
         marks::add(trials);
         readiness::add(trials);
+        corrupt::add(trials);
         counters::add(trials);
         hostile::add(trials);
         faults::add(trials);

@@ -109,6 +109,15 @@ pub fn load(word: &AtomicU64, copies: &impl Copies, into: &mut [u8]) -> Result<b
     }
 }
 
+/// Loads what was current before the last commit, whether the record is in use or not; false when
+/// that copy does not carry its version. It is no state to go on from: it tells who is concerned
+/// when the current copy is [`Corrupt`].
+pub fn load_older(word: &AtomicU64, copies: &impl Copies, into: &mut [u8]) -> bool {
+    let w = word.load(Ordering::Acquire);
+    let (v, crc) = copies.read(1 - current(w), into);
+    v == version(w).wrapping_sub(1) && crc == checksum(v, into)
+}
+
 fn checksum(version: u64, bytes: &[u8]) -> u32 {
     let mut h = crc32fast::Hasher::new();
     h.update(&version.to_le_bytes());

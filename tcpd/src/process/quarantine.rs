@@ -1,13 +1,14 @@
-//! Connections that were at work in crash after crash: reset alone, without being worked on again.
+//! Connections that cannot go on: reset alone, without being worked on again.
 //!
-//! What the engine works on is noted in the vital signs. A record that is quarantined when tcpd
-//! starts never reaches the engine: its peer gets a reset made of three of its fields, its
-//! application an error.
+//! What the engine works on is noted in the vital signs, for what is at work in crash after crash
+//! is quarantined. A record that is quarantined when tcpd starts never reaches the engine: its
+//! peer gets a reset made of three of its fields, its application an error. So does one whose
+//! record is corrupt; who that is, the copy before tells.
 
 use super::Tcpd;
 use super::records::Record;
 use super::socket::place_of;
-use crate::engine::seq::to_wire;
+use crate::engine::seq::{Offset, to_wire};
 use crate::engine::watch::OnWork;
 use crate::engine::{ConnId, Errno, SegmentOut, State, Tcb};
 use abi::config::DaemonConfig;
@@ -63,12 +64,35 @@ impl Tcpd {
     pub(super) fn bury(&mut self, id: ConnId, record: &Record, plumbing: &mut Plumbing) {
         tracing::warn!(id = id.0, "a socket is quarantined: it is reset");
         self.records.commit(id, None, 0);
+        let reset = Flags::RST | Flags::ACK;
+        self.end(id, record, (reset, record.tcb.snd_nxt), plumbing);
+    }
+
+    /// Ends a socket of which only a former record is known. Where its peer is by now is not, and
+    /// a reset must be exact (RFC 5961 3.2); so the peer is asked, by an acknowledgement from
+    /// long ago. Its answer (RFC 9293 3.10.7.4) belongs to no connection and brings it the reset.
+    pub(super) fn end_unknown(&mut self, id: ConnId, before: &Record, plumbing: &mut Plumbing) {
+        self.end(
+            id,
+            before,
+            (Flags::ACK, before.tcb.snd_una.saturating_sub(1)),
+            plumbing,
+        );
+    }
+
+    fn end(
+        &mut self,
+        id: ConnId,
+        record: &Record,
+        (flags, at): (Flags, Offset),
+        plumbing: &mut Plumbing,
+    ) {
         let tcb = &record.tcb;
         if tcb.state() != State::Closed
             && tcb.state() != State::Listen
             && tcb.remote != Endpoint::NONE
         {
-            self.deferred.push_back(reset(tcb));
+            self.deferred.push_back(last_segment(tcb, flags, at));
         }
         let Some(place) = place_of(tcb.owner) else {
             return;
@@ -86,8 +110,8 @@ impl Tcpd {
     }
 }
 
-/// RFC 9293 3.10.5: the segment that ends a connection from this side.
-fn reset(tcb: &Tcb) -> SegmentOut {
+/// RFC 9293 3.10.5: the segment that ends a connection from this side, or begins to.
+fn last_segment(tcb: &Tcb, flags: Flags, at: Offset) -> SegmentOut {
     SegmentOut {
         id: None,
         src: tcb.local,
@@ -95,9 +119,9 @@ fn reset(tcb: &Tcb) -> SegmentOut {
         repr: Repr {
             src_port: tcb.local.port,
             dst_port: tcb.remote.port,
-            seq: to_wire(tcb.iss, tcb.snd_nxt),
+            seq: to_wire(tcb.iss, at),
             ack: to_wire(tcb.irs, tcb.rcv_nxt),
-            flags: Flags::RST | Flags::ACK,
+            flags,
             ..Repr::default()
         },
         payload: None,

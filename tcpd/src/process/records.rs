@@ -50,8 +50,11 @@ pub(super) struct Records {
 }
 
 /// A record that could not be read: its connection is reset alone.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Corrupt;
+#[derive(Debug)]
+pub(super) struct Corrupt {
+    /// What it was one commit before, if that can be told: whom to tell.
+    pub(super) before: Option<Box<Record>>,
+}
 
 impl Records {
     /// Attaches to the table in `state`.
@@ -84,8 +87,10 @@ impl Records {
                 Ok(false) => None,
                 Ok(true) if record.tcb.is_valid() => Some((ConnId(index), Ok(record))),
                 _ => {
+                    let readable = self.table.load_older(index, record.as_mut_bytes());
+                    let before = (readable && record.tcb.is_valid()).then(|| Box::new(record));
                     self.table.clear(index);
-                    Some((ConnId(index), Err(Corrupt)))
+                    Some((ConnId(index), Err(Corrupt { before })))
                 }
             }
         })

@@ -1,7 +1,7 @@
 //! The start, first or hundredth: records, sessions, and what applications see, made to agree.
 
 use super::buffers;
-use super::records::{Record, Records};
+use super::records::{Corrupt, Record, Records};
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus, quarantine};
 use crate::engine::congestion::Algorithm;
@@ -83,6 +83,7 @@ impl Tcpd {
         // copied once more is time in which nobody is served.
         let mut loaded: Vec<(ConnId, u32)> = Vec::new();
         let mut held: Vec<(ConnId, Record)> = Vec::new();
+        let mut corrupt: Vec<(ConnId, Box<Record>)> = Vec::new();
         let mut refused = Vec::new();
         let engine = Engine::restore_watched(
             engine_config(config)?,
@@ -96,9 +97,10 @@ impl Tcpd {
                     loaded.push((id, record.incarnation));
                     Some((id, record.tcb))
                 }
-                Err(_) => {
+                Err(Corrupt { before }) => {
                     tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
                     plumbing.count(counters::CORRUPT, 1);
+                    corrupt.extend(before.map(|before| (id, before)));
                     None
                 }
             }),
@@ -144,6 +146,9 @@ impl Tcpd {
         }
         for (id, record) in &held {
             this.bury(*id, record, plumbing);
+        }
+        for (id, before) in &corrupt {
+            this.end_unknown(*id, before, plumbing);
         }
         this.sessions.finish_restore(&mut plumbing.store);
         plumbing.count(counters::RESTORED, loaded.len() as u64);

@@ -184,4 +184,16 @@ impl RecordTable {
             _ => Ok(false),
         }
     }
+
+    /// Loads what a record was before its last commit; false when that cannot be told. See
+    /// [`record::load_older`].
+    #[must_use]
+    pub fn load_older(&self, index: u32, into: &mut [u8]) -> bool {
+        match self.place(index) {
+            Some((word, place)) if into.len() == self.layout.len as usize => {
+                record::load_older(word, &place, into)
+            }
+            _ => false,
+        }
+    }
 }
