@@ -51,6 +51,19 @@ enum Mistake {
     StartsInBetween,
     /// The daemon uses a descriptor before it has stored it.
     UsesFirst,
+    /// The supervisor looks, finds nothing, and takes what has come since.
+    TakesUnseen,
+}
+
+/// What the supervisor found when it looked at the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Look {
+    /// It has not looked.
+    No,
+    /// A message, which it has copied.
+    Copied,
+    /// Nothing, for [`Mistake::TakesUnseen`].
+    Nothing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,7 +78,7 @@ struct World {
     channel: VecDeque<Message>,
     supervisor: Option<Keys>,
     /// What the supervisor is about to do with the message that it looked at.
-    looked: bool,
+    looked: Look,
     /// For [`Mistake::TakesFirst`]: taken and not copied.
     taken: Option<Message>,
     keeper: Option<Keys>,
@@ -89,7 +102,7 @@ impl World {
             used: Keys::new(),
             channel: VecDeque::new(),
             supervisor: Some(Keys::new()),
-            looked: false,
+            looked: Look::No,
             taken: None,
             keeper: Some(Keys::new()),
             copies: VecDeque::new(),
@@ -141,7 +154,7 @@ impl World {
             return Ok(all);
         };
         // Not between looking at a message and taking it off: that is one turn of the supervisor.
-        let between = self.looked && mistake != Mistake::StartsInBetween;
+        let between = self.looked == Look::Copied && mistake != Mistake::StartsInBetween;
         if self.keeper.is_none() && !between {
             let mut world = self.clone();
             world.keeper = Some(Keys::new());
@@ -165,15 +178,20 @@ impl World {
             }
         } else if let Some(&message) = self.channel.front() {
             let mut world = self.clone();
-            if self.looked {
-                world.looked = false;
+            if self.looked == Look::No {
+                world.looked = Look::Copied;
+                copy(&mut world, message);
+            } else {
+                world.looked = Look::No;
                 world.channel.pop_front();
                 world.supervisor.iter_mut().for_each(|s| apply(s, message));
-            } else {
-                world.looked = true;
-                copy(&mut world, message);
             }
             all.push(world);
+        } else if mistake == Mistake::TakesUnseen && self.looked == Look::No {
+            all.push(Self {
+                looked: Look::Nothing,
+                ..self.clone()
+            });
         }
         let drained = self.channel.is_empty() || mistake == Mistake::LeavesLastWords;
         if self.daemon.is_none() && drained {
@@ -232,7 +250,7 @@ impl World {
         if self.supervisor.is_some() && self.keeper.is_some() {
             let mut world = dying();
             world.supervisor = None;
-            world.looked = false;
+            world.looked = Look::No;
             world.taken = None;
             all.push(world);
             let mut world = dying();
@@ -272,6 +290,7 @@ fn the_model_finds_mistakes() {
         Mistake::ReadsDaemonsFirst,
         Mistake::StartsInBetween,
         Mistake::UsesFirst,
+        Mistake::TakesUnseen,
     ] {
         assert!(explore(mistake).is_err(), "{mistake:?} is not found");
     }
