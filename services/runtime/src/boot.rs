@@ -85,7 +85,7 @@ impl Boot {
 /// # Errors
 /// When not started by a supervisor.
 pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
-    close_the_rest();
+    close_above(CHANNEL_FD);
     logging::init();
     // SAFETY: borrowed for this one query only, which is harmless on a number not open.
     let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
@@ -95,12 +95,15 @@ pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
 }
 
-/// Closes whatever else was inherited. ipc-channel accepts its connections without close-on-exec,
-/// so a daemon that is started in that moment has another one's connection.
-fn close_the_rest() {
-    let (from, to) = (CHANNEL_FD.unsigned_abs() + 1, u32::MAX);
-    // SAFETY: nothing in this process has opened a descriptor before main, and whoever calls this
-    // has none above the channel's, as the documentation asks. It may fail on kernels without the
-    // call: then a descriptor stays open until this process ends, no more.
+/// Closes every descriptor above `last` that this process has inherited. ipc-channel accepts its
+/// connections without close-on-exec, so a daemon that is started in that moment has another one's
+/// connection; and a shell may hand on what it has open, locks and pipes that somebody waits for.
+///
+/// Call first thing in `main`, while this process has opened nothing above `last` itself.
+pub fn close_above(last: RawFd) {
+    let (from, to) = (last.unsigned_abs() + 1, u32::MAX);
+    // SAFETY: whoever calls this owns no descriptor above `last`, as the documentation asks. It
+    // may fail on kernels without the call: then a descriptor stays open until this process ends,
+    // no more.
     let _ = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, from, to, 0u32) };
 }

@@ -9,6 +9,7 @@
 use assert_cmd::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,7 +20,12 @@ use tempfile::TempDir;
 
 /// `strata` in an empty directory, with a run directory of its own.
 fn strata(dir: &TempDir) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("strata"));
+    strata_by(dir, assert_cmd::cargo::cargo_bin!("strata"))
+}
+
+/// Another program, which starts `strata`.
+fn strata_by(dir: &TempDir, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(dir)
         .env_remove("STRATA_NAME")
@@ -245,6 +251,32 @@ fn daemons_outlive_their_supervisor_and_can_be_ended() {
         assert!(has_ended(*daemon));
     }
     assert!(!dir.path().join("run").exists());
+}
+
+/// Whether the process has the file open.
+fn has_open(pid: Pid, file: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let targets = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets.into_iter().any(|target| target == file)
+}
+
+#[test]
+fn nothing_that_the_shell_had_open_is_kept() {
+    let dir = here();
+    idle(&dir);
+    let file = dir.path().canonicalize().unwrap().join("held");
+    let up = strata_by(&dir, "sh")
+        .args(["-c", "exec 9>held && exec \"$0\" up"])
+        .arg(assert_cmd::cargo::cargo_bin!("strata"))
+        .output()
+        .unwrap();
+    assert!(up.status.success());
+    let _down = Down(&dir);
+    let status = shown(&dir);
+    let keeper = Pid::from_raw(status["keeper"].as_i64().unwrap() as i32);
+    for process in daemons(&status).into_iter().chain([pid(&status), keeper]) {
+        assert!(!has_open(process, &file), "{process} of {status}");
+    }
 }
 
 #[test]

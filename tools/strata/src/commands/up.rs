@@ -71,6 +71,8 @@ pub(super) fn up(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
 /// The supervisor that `strata up` starts: its standard output is the pipe to tell over, its
 /// standard error the log.
 pub(super) fn supervise(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
+    // What the shell had open is not ours to keep: somebody may wait for its end.
+    runtime::close_above(libc::STDERR_FILENO);
     // Its own session: no terminal's signals. (It fails only for who has one already.)
     let _ = setsid();
     log_to_stderr();
