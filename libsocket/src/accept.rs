@@ -14,7 +14,6 @@ use nix::poll::PollFlags;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use zerocopy::FromBytes;
 
@@ -102,12 +101,6 @@ impl Socket {
         let shared = Shared::new(session, id, SocketKind::Stream, self.shared.v6);
         let _ = shared.accepted.set((peer, local));
         let shadow = Shadow::adopt(fd)?;
-        Ok(Some((
-            Self {
-                shared: Arc::new(shared),
-                shadow,
-            },
-            peer,
-        )))
+        Ok(Some((Self::new(shared, shadow), peer)))
     }
 }

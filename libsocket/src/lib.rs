@@ -37,6 +37,7 @@
 //! Which constellation: [`Stack::default_stack`] reads `STRATA_NAME` (else `default`).
 
 mod accept;
+mod closing;
 mod connect;
 mod datagram;
 mod error;

@@ -88,7 +88,9 @@ impl Socket {
     }
 
     pub(crate) fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
-        let millis = time.map(|t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX));
+        // Rounded up: zero is another thing.
+        let millis = time.map(|t| t.as_nanos().div_ceil(1_000_000));
+        let millis = millis.map(|t| u32::try_from(t).unwrap_or(u32::MAX));
         self.set_option(SockOpt::Linger(millis))
     }
 }

@@ -1,6 +1,7 @@
 //! The core: one socket, with the calls that BSD sockets have. The faces (`std::net`'s shapes
 //! here, the C calls elsewhere) are thin over it.
 
+use crate::closing::Closing;
 use crate::error::os;
 use crate::session::Session;
 use crate::shadow::Shadow;
@@ -17,11 +18,13 @@ use std::time::Duration;
 ///
 /// All calls take `&self` and may be made from several threads. Dropping it closes the
 /// descriptor; the socket itself is closed with the last copy of the descriptor, in whatever
-/// process that is.
+/// process that is. A stream with a linger time (`SO_LINGER`) waits then.
 #[derive(Debug)]
 pub struct Socket {
+    // In this order they are dropped: the descriptor is closed, then that is waited for.
     pub(crate) shared: Arc<Shared>,
     pub(crate) shadow: Shadow,
+    closing: Closing,
 }
 
 /// What all copies of a socket in this process share.
@@ -189,11 +192,19 @@ impl Socket {
         }
         // Without its descriptor the transport sees the last copy closed, and frees it.
         let fd = fds.pop().ok_or_else(|| os(libc::EMFILE))?;
-        let shared = Arc::new(Shared::new(session, id, kind, v6));
-        Ok(Self {
-            shared,
-            shadow: Shadow::adopt(fd)?,
-        })
+        Ok(Self::new(
+            Shared::new(session, id, kind, v6),
+            Shadow::adopt(fd)?,
+        ))
+    }
+
+    pub(crate) fn new(shared: Shared, shadow: Shadow) -> Self {
+        let closing = Closing::new(&shared.session, shared.id, shared.kind);
+        Self {
+            shared: Arc::new(shared),
+            shadow,
+            closing,
+        }
     }
 
     /// The kind it was made as.
@@ -214,8 +225,10 @@ impl Socket {
     /// `EMFILE`.
     pub fn try_clone(&self) -> io::Result<Self> {
         let shadow = self.shadow.duplicate()?;
+        let shared = Arc::clone(&self.shared);
         Ok(Self {
-            shared: Arc::clone(&self.shared),
+            closing: Closing::new(&shared.session, shared.id, shared.kind),
+            shared,
             shadow,
         })
     }
@@ -388,6 +401,7 @@ impl IntoRawFd for Socket {
 
 impl From<Socket> for OwnedFd {
     fn from(socket: Socket) -> Self {
+        socket.closing.disarm();
         socket.shadow.into_fd()
     }
 }

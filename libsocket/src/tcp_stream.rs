@@ -230,7 +230,9 @@ impl TcpStream {
         self.0.keepalive()
     }
 
-    /// What closing does with data that is not yet sent (`SO_LINGER`).
+    /// What closing does with data that is not yet sent (`SO_LINGER`): `None`, it is sent in the
+    /// background; a time of zero, the connection is reset; else dropping the last descriptor
+    /// waits until all is acknowledged, at most so long (in milliseconds, rounded up).
     ///
     /// # Errors
     /// As `setsockopt(2)`.

@@ -13,6 +13,7 @@ mod counters;
 mod crash_points;
 mod faults;
 mod hostile;
+mod linger;
 mod marks;
 mod opening;
 mod pacing;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         tcp::add(trials);
         opening::add(trials);
         urgent::add(trials);
+        linger::add(trials);
         pacing::add(trials);
         path::add(trials);
         marks::add(trials);

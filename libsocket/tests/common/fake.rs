@@ -371,7 +371,8 @@ impl<'a> Fake<'a> {
             | Op::GetOption(id, _)
             | Op::LocalAddr(id)
             | Op::PeerAddr(id)
-            | Op::TcpInfo(id) => *id,
+            | Op::TcpInfo(id)
+            | Op::Closing(id) => *id,
             Op::Hello { .. } | Op::Socket { .. } | Op::ConnectWithData(..) => {
                 return Err(libc::EPROTO);
             }
@@ -455,6 +456,7 @@ impl<'a> Fake<'a> {
             Op::LocalAddr(_) => return Ok(Answer::Address(r.local)),
             Op::PeerAddr(_) => return r.peer.map(Answer::Address).ok_or(libc::ENOTCONN),
             Op::TcpInfo(_) => return Ok(Answer::Bytes(vec![7; 104])),
+            Op::Closing(_) => return Err(libc::EBUSY),
             Op::Hello { .. } | Op::Socket { .. } | Op::ConnectWithData(..) => {
                 return Err(libc::EPROTO);
             }

@@ -27,6 +27,8 @@ use crate::state::{self, MAX_SESSIONS, State, TABLE_KEY, phase};
 use crate::store::FdStore;
 use abi::RegionId;
 use abi::plumbing::{StoreClass, StoreKey};
+use abi::session::header;
+use shm::sync::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -272,7 +274,11 @@ impl Sessions {
         }
         for index in 0..MAX_SESSIONS {
             self.maybe_end(index, store);
-            if self.session_at(index).is_some_and(|s| s.attached.is_some()) {
+            if let Some(memory) = self.session_at(index).and_then(Session::memory) {
+                // Who waits for the end of a socket asks again: it may have been freed unsaid.
+                if let Some(starts) = memory.mapping().u32_at(header::STARTS) {
+                    starts.fetch_add(1, Ordering::Release);
+                }
                 self.activate(index);
             }
         }

@@ -123,6 +123,15 @@ impl Sessions {
             .is_some_and(|s| s.shadow.is_some())
     }
 
+    /// Whether the last copy of the descriptor is closed, even if no event has told it yet. False
+    /// for a descriptor that the transport has given up first ([`Sessions::reset`]).
+    #[must_use]
+    pub fn is_closed(&self, socket: SocketRef) -> bool {
+        self.session(socket.region)
+            .and_then(|s| s.used(socket.slot))
+            .is_some_and(|s| s.closed || s.shadow.as_ref().is_some_and(|s| s.is_hung_up()))
+    }
+
     /// The transport is done with a socket: its record is cleared. What the application still
     /// holds of it reads as closed.
     pub fn free(&mut self, socket: SocketRef, store: &mut dyn FdStore) {
@@ -144,6 +153,7 @@ impl Sessions {
             } else {
                 SocketState::Free
             });
+            words.wake_closers();
         }
         if !zombie {
             session.punch_window(window);

@@ -201,6 +201,7 @@ impl<'a> Words<'a> {
             control::ERROR_SEQ,
             control::EVENTS,
             control::TX_BUSY,
+            control::LINGER,
         ] {
             self.set32(word, 0);
         }
@@ -254,6 +255,18 @@ impl<'a> Words<'a> {
     /// Shows exactly these event bits (after a restart, from the record).
     pub fn set_events(&self, bits: u32) {
         self.set32(control::EVENTS, bits);
+    }
+
+    /// Shows how long closing waits, in milliseconds; 0: it does not.
+    pub fn set_linger(&self, millis: u32) {
+        self.set32(control::LINGER, millis);
+    }
+
+    /// The socket is free: whoever waits for that after closing it goes on.
+    pub(crate) fn wake_closers(&self) {
+        if self.get32(control::LINGER, Ordering::Relaxed) != 0 {
+            self.memory.wake(self.slot, control::STATE);
+        }
     }
 
     /// Shows where the urgent byte is (its position plus 1; 0 for none), and an earlier one that

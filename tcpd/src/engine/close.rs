@@ -1,9 +1,9 @@
 //! Ending: shutdown, close, abort.
 
+use super::config::MILLISECOND;
 use super::conn::{Conn, Ctx};
 use super::error::Errno;
 use super::events::How;
-use super::sockopt;
 use super::state::State;
 use super::tcb::{Accept, flag};
 use super::timers::Timer;
@@ -32,7 +32,11 @@ impl Conn {
             return;
         }
         self.tcb.flags |= flag::ORPHAN;
-        let lingers_not = self.tcb.opts.has(sockopt::flag::LINGER) && self.tcb.opts.linger_ms == 0;
+        let lingers_not = self.tcb.lingers_not();
+        let millis = self.tcb.linger_ms();
+        if millis > 0 {
+            self.tcb.linger_until = ctx.now + Nanos::from(millis) * MILLISECOND;
+        }
         match self.tcb.state() {
             // As Linux: an attempt is given up. But what was written to a socket that Fast Open
             // made look connected is sent.
@@ -55,7 +59,7 @@ impl Conn {
     /// FIN_WAIT_2 of an orphan does not wait for the peer for ever (as Linux).
     pub(crate) fn arm_orphan_timer(&mut self, ctx: &Ctx<'_>) {
         let at = ctx.now + ctx.config.fin_timeout;
-        self.tcb.deadlines.arm(Timer::Linger, at);
+        self.tcb.deadlines.arm(Timer::Expiry, at);
     }
 }
 
@@ -108,12 +112,12 @@ impl Engine {
 
     /// Counts a connection while it ends without an application. Not in TIME_WAIT, where old
     /// ones make room by themselves, nor in FIN_WAIT_2, which is as Linux counts.
-    pub(super) fn count_orphan(&mut self, id: ConnId) {
+    pub(super) fn count_orphan(&mut self, id: ConnId, now: Nanos) {
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
         let state = conn.tcb.state();
-        let counts = conn.tcb.is_orphan()
+        let counts = conn.tcb.is_abandoned(now)
             && state.has_peer()
             && !matches!(state, State::TimeWait | State::FinWait2);
         let before = core::mem::replace(&mut conn.rt.counted_orphan, counts);

@@ -236,7 +236,7 @@ impl Conn {
         self.set_state(State::TimeWait);
         let d = &mut self.tcb.deadlines;
         d.stop_all();
-        d.arm(Timer::Linger, ctx.now + ctx.config.time_wait);
+        d.arm(Timer::Expiry, ctx.now + ctx.config.time_wait);
         self.notice_finished(ctx);
     }
 

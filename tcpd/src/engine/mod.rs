@@ -85,6 +85,7 @@ mod footprint;
 mod icmp;
 pub mod info;
 mod isn;
+mod linger;
 mod listen;
 pub mod memory;
 pub mod opening;

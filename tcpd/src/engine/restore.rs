@@ -67,7 +67,7 @@ impl Engine {
         ids.sort_by_key(|&id| {
             engine
                 .record(id)
-                .and_then(|tcb| tcb.deadlines.get(Timer::Linger))
+                .and_then(|tcb| tcb.deadlines.get(Timer::Expiry))
         });
         for id in ids {
             engine.step(id, now, |conn, _| conn.resume(now));

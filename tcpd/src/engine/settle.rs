@@ -81,7 +81,7 @@ impl Engine {
             }
         }
         self.count_early(id, now);
-        self.count_orphan(id);
+        self.count_orphan(id, now);
         self.give_back(id, now);
     }
 
@@ -116,7 +116,8 @@ impl Engine {
         };
         let done = conn.is_done();
         let state = conn.tcb.state();
-        if done || (conn.tcb.is_orphan() && state.is_synchronized() && conn.tcb.data_acked()) {
+        let is_sent = state.is_synchronized() && conn.tcb.data_acked();
+        if done || (conn.tcb.is_orphan() && is_sent && !conn.tcb.is_lingering()) {
             let mut ctx = Ctx {
                 now,
                 config: &self.config,

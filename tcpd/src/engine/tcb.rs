@@ -38,7 +38,7 @@ use abi::{Endpoint, Nanos};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout below; a record of another one is refused.
-pub const TCB_LAYOUT: u32 = 13;
+pub const TCB_LAYOUT: u32 = 14;
 
 /// Bits of [`Tcb::flags`].
 pub mod flag {
@@ -108,7 +108,7 @@ pub struct Counters {
     pub persist_probes: u32,
 }
 
-/// One socket's record. 2,296 bytes.
+/// One socket's record. 2,304 bytes.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Tcb {
@@ -227,6 +227,8 @@ pub struct Tcb {
     pub chrono: Chrono,
     /// User timeouts.
     pub uto: UserTimeout,
+    /// Until when whoever closed it waits (`SO_LINGER`); 0: does not.
+    pub linger_until: Nanos,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 3072);
@@ -384,7 +386,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_fixed() {
-        assert_eq!(size_of::<Tcb>(), 2296);
+        assert_eq!(size_of::<Tcb>(), 2304);
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);

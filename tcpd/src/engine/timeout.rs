@@ -60,7 +60,7 @@ impl Conn {
             }
             self.tcb.deadlines.stop(timer);
             match timer {
-                Timer::Linger => self.terminate(None, ctx),
+                Timer::Expiry => self.terminate(None, ctx),
                 Timer::DelayedAck => self.rt.ack_now = self.tcb.state().is_synchronized(),
                 Timer::TailProbe => {
                     self.rt.probe = Probe::Tail;
@@ -111,7 +111,8 @@ impl Conn {
         if self.tcb.flight() == 0 {
             return;
         }
-        let limit = if self.tcb.is_orphan() {
+        let is_abandoned = self.tcb.is_abandoned(ctx.now);
+        let limit = if is_abandoned {
             ctx.config.orphan_retries
         } else {
             ctx.config.retries
@@ -120,7 +121,7 @@ impl Conn {
         let alive = self.tcb.snd_wnd == 0
             && ctx.now.saturating_sub(self.tcb.last_recv_at) < ctx.config.rto_max;
         // As Linux: a user timeout takes the place of the count, be it shorter or longer.
-        let by_time = self.tcb.user_timeout().is_some() && !self.tcb.is_orphan();
+        let by_time = self.tcb.user_timeout().is_some() && !is_abandoned;
         let too_often = !by_time && self.tcb.recovery.retries >= limit && !alive;
         if self.is_user_timeout(ctx.now) || too_often {
             self.give_up(ctx);
@@ -187,7 +188,8 @@ impl Conn {
         }
         // As Linux: nobody waits for what an orphan has left to send, so a peer that answers
         // probes with a closed window for ever must not hold its memory for ever.
-        if self.tcb.is_orphan() && self.tcb.counters.persist_probes >= ctx.config.orphan_retries {
+        let is_abandoned = self.tcb.is_abandoned(ctx.now);
+        if is_abandoned && self.tcb.counters.persist_probes >= ctx.config.orphan_retries {
             ctx.stats.aborted_timeout += 1;
             self.abort(Some(Errno::ETIMEDOUT), ctx);
             return;

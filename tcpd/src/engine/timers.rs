@@ -24,8 +24,9 @@ pub enum Timer {
     DelayedAck = 2,
     /// Keepalive.
     Keepalive = 3,
-    /// TIME_WAIT, or FIN_WAIT_2 of an orphan: the connection is over.
-    Linger = 4,
+    /// TIME_WAIT, or FIN_WAIT_2 of an orphan: the connection is over then. Nothing to do with
+    /// `SO_LINGER`.
+    Expiry = 4,
     /// Tail loss probe (RFC 8985 7).
     TailProbe = 5,
     /// The next segment may leave (pacing).
@@ -39,7 +40,7 @@ pub const TIMERS: usize = 8;
 
 /// All of them, in the order in which they are served when several are due.
 pub(crate) const ALL: [Timer; 8] = [
-    Timer::Linger,
+    Timer::Expiry,
     Timer::DelayedAck,
     Timer::Reorder,
     Timer::TailProbe,
@@ -158,7 +159,7 @@ mod tests {
         assert!(d.is_due(Timer::Retransmit, 40) && !d.is_due(Timer::Persist, 49));
         d.stop(Timer::Retransmit);
         assert_eq!(d.earliest(), Some(50));
-        d.arm(Timer::Linger, 0);
-        assert!(d.is_due(Timer::Linger, 1));
+        d.arm(Timer::Expiry, 0);
+        assert!(d.is_due(Timer::Expiry, 1));
     }
 }

@@ -78,7 +78,8 @@ impl Tcpd {
             | Op::GetOption(s, _)
             | Op::LocalAddr(s)
             | Op::PeerAddr(s)
-            | Op::TcpInfo(s) => *s,
+            | Op::TcpInfo(s)
+            | Op::Closing(s) => *s,
             Op::Hello { .. } | Op::Socket { .. } => return Err(libc::EPROTO),
         };
         let id = self.resolve(call, target)?;
@@ -109,6 +110,7 @@ impl Tcpd {
                     && socket::state_word(tcb) != SocketState::Closed
                 {
                     words.set_events(socket::event_bits(tcb));
+                    words.set_linger(tcb.linger_ms());
                 }
                 // A size that was set is shown after the commit.
                 if matches!(
@@ -136,6 +138,12 @@ impl Tcpd {
                 let info = self.engine.info(cx.now, id).ok_or(libc::EBADF)?;
                 Ok(Answer::Bytes(zerocopy::IntoBytes::as_bytes(&info).to_vec()))
             }
+            // The event of the last descriptor comes by itself.
+            Op::Closing(_) => match self.sockets.get(id) {
+                Some(socket) if self.sessions.is_closed(socket.place) => Ok(Answer::Done),
+                Some(socket) if self.sessions.is_open(socket.place) => Err(libc::EBUSY),
+                _ => Err(libc::EBADF),
+            },
             Op::Hello { .. } | Op::Socket { .. } => Err(libc::EPROTO),
         }
         .inspect(|_| {

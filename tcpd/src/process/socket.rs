@@ -151,5 +151,6 @@ pub(super) fn show(sessions: &mut Sessions, socket: &mut Socket, tcb: &Tcb) {
     words.set_rx_tail(tcb.received_upto());
     socket.shown_rx = tcb.received_upto();
     words.set_events(event_bits(tcb));
+    words.set_linger(tcb.linger_ms());
     words.set_state(state_word(tcb));
 }

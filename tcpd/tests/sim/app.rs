@@ -173,8 +173,8 @@ impl App {
             return None;
         }
         if self.words.written == self.script.send.total {
-            if let End::Linger(seconds) = self.script.end {
-                self.options.push(SockOpt::Linger(Some(seconds)));
+            if let End::Linger(millis) = self.script.end {
+                self.options.push(SockOpt::Linger(Some(millis)));
             }
             if matches!(self.script.end, End::Close | End::Linger(_)) {
                 self.close();

@@ -5,7 +5,7 @@ use tcpd::engine::reassembly::Reassembly;
 use tcpd::engine::recovery::Phase;
 use tcpd::engine::seq::DATA_OFFSET;
 use tcpd::engine::timers::Timer;
-use tcpd::engine::{ConnId, State, Tcb};
+use tcpd::engine::{ConnId, SocketRef, State, Tcb};
 
 /// Right edges of earlier commits, by use of a record.
 #[derive(Debug, Default)]
@@ -102,6 +102,15 @@ impl History {
                 );
             }
         }
+        let lingers = tcb.is_orphan() && tcb.linger_ms() > 0;
+        if lingers
+            && matches!(
+                tcb.state(),
+                State::FinWait1 | State::Closing | State::LastAck
+            )
+        {
+            assert!(tcb.owner != SocketRef::NONE, "let go while closing waits");
+        }
         if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
             assert_kept(&before, tcb);
             assert_restrained(&before, tcb);
@@ -127,7 +136,7 @@ impl History {
         let d = &tcb.deadlines;
         match tcb.state() {
             State::SynSent | State::SynReceived => assert!(d.is_armed(Timer::Retransmit), "E4"),
-            State::TimeWait => assert!(d.is_armed(Timer::Linger), "E4"),
+            State::TimeWait => assert!(d.is_armed(Timer::Expiry), "E4"),
             state if state.is_synchronized() => {
                 if tcb.flight() > 0 {
                     assert!(d.is_armed(Timer::Retransmit), "E4: in flight, no timer");
@@ -143,7 +152,7 @@ impl History {
                     assert!(d.is_armed(Timer::DelayedAck), "E4: ack owed, no timer");
                 }
                 if state == State::FinWait2 && tcb.is_orphan() {
-                    assert!(d.is_armed(Timer::Linger), "E4");
+                    assert!(d.is_armed(Timer::Expiry), "E4");
                 }
             }
             _ => {}

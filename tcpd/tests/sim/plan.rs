@@ -255,7 +255,9 @@ impl Plan {
             for end in &mut ends {
                 *end = match rng.u8(..5) {
                     // Of what is known already, so that what is drawn stays what it was.
-                    0 if (self.seed ^ u64::from(port)) & 1 == 0 => End::Linger(1 + u32::from(port)),
+                    0 if (self.seed ^ u64::from(port)) & 1 == 0 => {
+                        End::Linger(1_000 * (1 + u32::from(port)))
+                    }
                     0 => End::Close,
                     1 => End::Abandon(rng.u64(0..=up + down)),
                     2 => End::Abort(rng.u64(0..=up + down)),

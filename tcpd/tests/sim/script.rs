@@ -25,7 +25,8 @@ pub(crate) enum End {
     Orderly,
     /// `close` instead of `shutdown`; what the peer says after that meets a reset.
     Close,
-    /// The same with a linger time of so many seconds: the engine goes on in the background.
+    /// The same with a linger time of so many milliseconds: as long as the FIN is not
+    /// acknowledged, the engine keeps the buffers, whose end whoever closes waits for.
     Linger(u32),
     /// `close` after so many bytes in both directions, unread data or not.
     Abandon(u64),

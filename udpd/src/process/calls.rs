@@ -56,6 +56,8 @@ impl Udpd {
             }),
             Op::Listen(..) | Op::ConnectWithData(..) => Err(libc::EOPNOTSUPP),
             Op::TcpInfo(_) => Err(libc::ENOPROTOOPT),
+            // What was sent is gone: nothing waits for it.
+            Op::Closing(_) => Err(libc::EBADF),
             // Answered by the session layer.
             Op::Hello { .. } => Err(libc::EPROTO),
         };

@@ -37,6 +37,9 @@ pub mod header {
     pub const LAST_REQUEST: usize = 32;
     /// u32: 1 while the transport sleeps and wants its doorbell rung. Written by the transport.
     pub const ARMED: usize = 64;
+    /// u32, transport: counts its starts, for those who wait for something that a predecessor may
+    /// have done without saying so ([`super::control::LINGER`]).
+    pub const STARTS: usize = 68;
     /// u64 x 4: one bit for each word of the bitmap that is not zero. Both write.
     pub const DIRTY_SUMMARY: usize = 128;
     /// u64 x 256: one bit a socket whose words the application changed. Both write.
@@ -118,6 +121,11 @@ pub mod control {
     pub const RX_RING: usize = 216;
     /// u32, transport: [`super::Rings::window`]; published before the rings that need it.
     pub const WINDOW: usize = 232;
+    /// u32, transport: how many milliseconds the closing of the last descriptor waits for the peer
+    /// to acknowledge everything (`SO_LINGER`); 0: it does not. Who closed a descriptor asks
+    /// ([`super::Op::Closing`]) whether it was the last, and then sleeps on [`STATE`] (a futex)
+    /// until it is `Free` or the incarnation another's.
+    pub const LINGER: usize = 236;
 }
 
 /// How the pages of an empty send buffer are given back while the application may be about to

@@ -71,6 +71,9 @@ pub enum Op {
     /// Begins to connect a TCP socket with what lies in the send buffer, which goes along in the
     /// SYN if the peer gave a Fast Open cookie before, and behind the handshake else.
     ConnectWithData(SocketId, SocketAddr),
+    /// A descriptor of a lingering socket was closed: `Done` if it was the last and what was sent
+    /// is not acknowledged yet, `EBUSY` if others hold the socket, `EBADF` if all is over.
+    Closing(SocketId),
 }
 
 /// The answer to the request of the same number. The words that the request changed (a state of
