@@ -15,12 +15,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("fast_open_from_the_kernel", from_the_kernel);
     trials.add("fast_open_to_the_kernel", to_the_kernel);
+    trials.add("fast_open_keys_change_across_kills", keys_change);
     trials.add("syn_flood_and_the_kernel_connects", flood);
 }
 
@@ -99,6 +100,50 @@ fn from_the_kernel() -> Result<()> {
     }
     let early = server.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     ensure!(early == [false, true, true, true], "early: {early:?}");
+    Ok(())
+}
+
+/// The key changes again and again, and tcpd dies: who comes often enough is always let in early,
+/// with cookies that are renewed; who stays away too long has to ask again.
+fn keys_change() -> Result<()> {
+    const KEY: Duration = Duration::from_secs(2);
+    let lab = Lab::start(&LabConfig {
+        extra: "[tcp]\nfast-open-key = \"2s\"\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let stack = Stack::open(lab.path());
+    let listener = stack.listen((lab.stack, 0))?;
+    listener.set_fast_open(16)?;
+    let to = listener.local_addr()?;
+    let ask = || -> Result<bool> {
+        let client = thread::spawn(move || ask_ours(to, b"early"));
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut data = [0; 5];
+        stream.read_exact(&mut data)?;
+        stream.write_all(&data)?;
+        let info = stream.tcp_info()?;
+        client.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        Ok(info.get(OPTIONS_AT).is_some_and(|o| o & SYN_DATA != 0))
+    };
+    ensure!(!ask()?, "without a cookie");
+    let begin = Instant::now();
+    let mut turns = 0;
+    while begin.elapsed() < 3 * KEY {
+        ensure!(ask()?, "turn {turns}, after {:?}", begin.elapsed());
+        turns += 1;
+        if turns % 4 == 0 {
+            let old = lab.signal("tcpd", Signal::SIGKILL)?;
+            lab.wait_replaced("tcpd", old)?;
+        }
+        thread::sleep(KEY / 10);
+    }
+    // Three or four changes, each seen by one.
+    let renewed = lab.counter("tcpd", "fast_open_renewed")?;
+    ensure!((2..=4).contains(&renewed), "{renewed} cookies renewed");
+    thread::sleep(2 * KEY + KEY / 10);
+    ensure!(!ask()?, "an old cookie was taken");
+    ensure!(ask()?, "with the new cookie");
     Ok(())
 }
 

@@ -253,6 +253,8 @@ pub struct TcpConfig {
     pub mtu_probing: MtuProbing,
     /// Data with SYNs.
     pub fast_open: FastOpen,
+    /// How long Fast Open cookies are given under the same key, in milliseconds.
+    pub fast_open_key_ms: u32,
     /// SYN cookies when a listener's queue is full (RFC 4987 3.6).
     pub syn_cookies: bool,
     /// The user timeout option (RFC 5482), both ways.
@@ -268,6 +270,7 @@ impl Default for TcpConfig {
             ecn: EcnMode::default(),
             mtu_probing: MtuProbing::default(),
             fast_open: FastOpen::default(),
+            fast_open_key_ms: 3_600_000,
             syn_cookies: true,
             user_timeout_option: false,
         }

@@ -5,19 +5,25 @@
 //! ```text
 //!   SYN, request           ->  SYN,ACK with a cookie
 //!   SYN, cookie, data      ->  data is placed, child is READY  ->  SYN,ACK of the data, answers
+//!   SYN, old cookie, data  ->  likewise, and the SYN,ACK brings a new one
 //!   SYN, wrong cookie      ->  as a request; the data comes again
 //! ```
 //!
-//! Cookies are a keyed hash of both addresses under the stack's secret, so they outlive a
-//! restart. What the SYN,ACK acknowledges is placed and committed before it leaves, as anywhere.
+//! Cookies are a keyed hash of both addresses. The key changes ([`OpenConfig::fast_open_key`]), so
+//! that one which was stolen or collected is good for a while only (RFC 7413 5.1): cookies of the
+//! last key are taken, older ones are wrong. Keys have numbers, the hash is under the stack's
+//! secret and the number, and the number is the time divided: secret and clock are a successor's
+//! as they were its predecessor's, so a restart changes nothing and there is nothing to keep.
+//!
+//! What the SYN,ACK acknowledges is placed and committed before it leaves, as anywhere.
 
 use super::actions::Notice;
-use super::config::SECOND;
+use super::config::{Config, SECOND};
 use super::conn::{Conn, Ctx};
 use super::demux::Flow;
 use super::events::SegmentMeta;
 use super::isn;
-use super::opening::{COOKIE_LEN, flag};
+use super::opening::{COOKIE_LEN, OpenConfig, flag};
 use super::segment_in::{Segment, Sink};
 use super::seq::DATA_OFFSET;
 use super::state::State;
@@ -36,12 +42,32 @@ pub(super) enum Asked {
     Nothing,
     /// A cookie.
     Cookie,
-    /// To be let in early.
-    Entry,
+    /// To be let in early; `renew`: by a cookie of the last key, so with a new one.
+    Entry { renew: bool },
+}
+
+impl Asked {
+    /// Whether the SYN,ACK carries a cookie.
+    pub(super) const fn gets_cookie(self) -> bool {
+        matches!(self, Self::Cookie | Self::Entry { renew: true })
+    }
+}
+
+impl OpenConfig {
+    /// The number of the key at a time.
+    fn key_at(&self, now: Nanos) -> u64 {
+        now / self.fast_open_key.max(1)
+    }
 }
 
 impl Engine {
-    pub(super) fn asked(&mut self, meta: &SegmentMeta<'_>, flow: &Flow, listener: ConnId) -> Asked {
+    pub(super) fn asked(
+        &mut self,
+        now: Nanos,
+        meta: &SegmentMeta<'_>,
+        flow: &Flow,
+        listener: ConnId,
+    ) -> Asked {
         let Some(option) = &meta.repr.options.fast_open else {
             return Asked::Nothing;
         };
@@ -55,8 +81,16 @@ impl Engine {
             self.stats.fast_open_requests += 1;
             return Asked::Cookie;
         }
-        if option.as_slice() == isn::fast_open_cookie(&self.config.secret, flow) {
-            return Asked::Entry;
+        let key = self.config.open.key_at(now);
+        let secret = &self.config.secret;
+        let is_of = |key| option.as_slice() == isn::fast_open_cookie(secret, flow, key);
+        if is_of(key) {
+            return Asked::Entry { renew: false };
+        }
+        // RFC 7413 5.1, as Linux with its backup key.
+        if key.checked_sub(1).is_some_and(is_of) {
+            self.stats.fast_open_renewed += 1;
+            return Asked::Entry { renew: true };
         }
         self.stats.fast_open_refused += 1;
         Asked::Cookie
@@ -167,8 +201,9 @@ impl Conn {
 }
 
 /// Puts the cookie for `flow` into the SYN,ACK of `tcb`.
-pub(super) fn give_cookie(tcb: &mut Tcb, secret: &[u8; 16], flow: &Flow) {
-    let cookie: [u8; COOKIE_LEN] = isn::fast_open_cookie(secret, flow);
+pub(super) fn give_cookie(tcb: &mut Tcb, config: &Config, flow: &Flow, now: Nanos) {
+    let key = config.open.key_at(now);
+    let cookie: [u8; COOKIE_LEN] = isn::fast_open_cookie(&config.secret, flow, key);
     tcb.opening.set_cookie(&cookie);
     tcb.opening.flags |= flag::GIVES_COOKIE;
 }

@@ -72,12 +72,17 @@ pub(crate) fn pick(secret: &[u8; 16], flow: &Flow, n: usize) -> usize {
     (keyed(secret, 4, flow) % n) as usize
 }
 
-/// The Fast Open cookie for the peer of `flow` (RFC 7413 4.1.2): of the addresses only.
-pub(crate) fn fast_open_cookie(secret: &[u8; 16], flow: &Flow) -> [u8; 8] {
+/// The Fast Open cookie for the peer of `flow` (RFC 7413 4.1.2): of the addresses only, and of
+/// the number of the key ([`super::fast_open`]).
+pub(crate) fn fast_open_cookie(secret: &[u8; 16], flow: &Flow, key: u64) -> [u8; 8] {
     let mut flow = *flow;
     flow.local.port = 0;
     flow.remote.port = 0;
-    keyed(secret, 6, &flow).to_be_bytes()
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write_u8(6);
+    hasher.write_u64(key);
+    flow.hash(&mut hasher);
+    hasher.finish().to_be_bytes()
 }
 
 /// The two hashes of a SYN cookie: of the ends, and of the ends with a time step and the peer's

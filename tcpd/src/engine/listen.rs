@@ -120,11 +120,11 @@ impl Engine {
         let Some(mut tcb) = self.embryo(now, &syn, flow, listener, iss) else {
             return;
         };
-        let asked = self.asked(meta, flow, listener);
-        if asked == Asked::Cookie {
-            fast_open::give_cookie(&mut tcb, &self.config.secret, flow);
+        let asked = self.asked(now, meta, flow, listener);
+        if asked.gets_cookie() {
+            fast_open::give_cookie(&mut tcb, &self.config, flow, now);
         }
-        let is_early = asked == Asked::Entry && self.has_early_room(listener, now);
+        let is_early = matches!(asked, Asked::Entry { .. }) && self.has_early_room(listener, now);
         let Some(id) = self.enter_embryo(now, tcb) else {
             return;
         };

@@ -23,6 +23,9 @@ pub struct OpenConfig {
     pub rfc1337: bool,
     /// Take data with SYNs on listeners that allow it (`tcp_fastopen` bit 1).
     pub fast_open_server: bool,
+    /// How long Fast Open cookies are given under the same key (RFC 7413 5.1); they are good for
+    /// as long again.
+    pub fast_open_key: abi::Nanos,
 }
 
 impl Default for OpenConfig {
@@ -31,6 +34,7 @@ impl Default for OpenConfig {
             syn_cookies: true,
             fast_open_client: true,
             fast_open_server: true,
+            fast_open_key: 3_600 * super::config::SECOND,
             max_orphans: 8_192,
             invalid_ratelimit: 500 * super::config::MILLISECOND,
             rfc1337: false,

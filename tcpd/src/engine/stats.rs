@@ -37,6 +37,8 @@ pub struct Stats {
     pub orphans_reset: u64,
     /// SYNs that asked for a Fast Open cookie (RFC 7413).
     pub fast_open_requests: u64,
+    /// SYNs with a Fast Open cookie of the last key, which got a new one.
+    pub fast_open_renewed: u64,
     /// SYNs with a Fast Open cookie that was not ours.
     pub fast_open_refused: u64,
     /// SYNs with a right cookie for which no more room was.

@@ -40,5 +40,6 @@ counters! {
     LISTEN_DROPS = "listen_drops",
     FAST_OPEN_PASSIVE = "fast_open_passive",
     FAST_OPEN_ACTIVE = "fast_open_active",
+    FAST_OPEN_RENEWED = "fast_open_renewed",
     ORPHANS_RESET = "orphans_reset",
 }

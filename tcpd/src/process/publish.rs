@@ -216,6 +216,10 @@ impl Tcpd {
                 stats.fast_open_active - told.fast_open_active,
             ),
             (
+                counters::FAST_OPEN_RENEWED,
+                stats.fast_open_renewed - told.fast_open_renewed,
+            ),
+            (
                 counters::ORPHANS_RESET,
                 stats.orphans_reset - told.orphans_reset,
             ),

@@ -48,6 +48,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
             syn_cookies: tcp.syn_cookies,
             fast_open_client: matches!(tcp.fast_open, FastOpen::Client | FastOpen::Both),
             fast_open_server: matches!(tcp.fast_open, FastOpen::Server | FastOpen::Both),
+            fast_open_key: Nanos::from(tcp.fast_open_key_ms) * 1_000_000,
             ..OpenConfig::default()
         },
         user_timeout_option: tcp.user_timeout_option,

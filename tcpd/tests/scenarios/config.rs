@@ -100,6 +100,7 @@ impl Setup {
             "invalid-ratelimit" => c.open.invalid_ratelimit = duration(value)?,
             "max-orphans" => c.open.max_orphans = number(value)?,
             "rfc1337" => c.open.rfc1337 = switch(value)?,
+            "fastopen-key" => c.open.fast_open_key = duration(value)?,
             "fastopen" => {
                 let on = switch(value)?;
                 c.open.fast_open_client = on;

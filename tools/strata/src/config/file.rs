@@ -172,6 +172,8 @@ pub struct Tcp {
     pub mtu_probing: Option<MtuProbing>,
     /// Data with SYNs: `off`, `client`, `server` or `both`.
     pub fast_open: Option<FastOpen>,
+    /// How long Fast Open cookies are given under the same key; they are good for as long again.
+    pub fast_open_key: Option<Spanned<HumanDuration>>,
     /// SYN cookies when a listener's queue is full.
     pub syn_cookies: Option<bool>,
     /// Whether user timeouts are told to peers and adopted from them (RFC 5482).

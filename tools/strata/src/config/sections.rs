@@ -154,6 +154,13 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         "`time-wait`",
         problems,
     );
+    let fast_open_key = bounded(
+        written.fast_open_key.as_ref(),
+        Duration::from_millis(100)..=Duration::from_secs(30 * 86_400),
+        Duration::from_millis(u64::from(default.fast_open_key_ms)),
+        "`fast-open-key`",
+        problems,
+    );
     TcpConfig {
         max_sockets: count(
             written.max_sockets.as_ref(),
@@ -167,6 +174,8 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         ecn: written.ecn.unwrap_or(default.ecn),
         mtu_probing: written.mtu_probing.unwrap_or(default.mtu_probing),
         fast_open: written.fast_open.unwrap_or(default.fast_open),
+        fast_open_key_ms: u32::try_from(fast_open_key.as_millis())
+            .unwrap_or(default.fast_open_key_ms),
         syn_cookies: written.syn_cookies.unwrap_or(default.syn_cookies),
         user_timeout_option: written
             .user_timeout_option
