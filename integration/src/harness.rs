@@ -1,5 +1,6 @@
 //! The `main` of test executables.
 
+use crate::application::become_application_if_asked;
 use crate::mix::become_crowd_if_asked;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -33,7 +34,10 @@ impl Trials {
 /// Enters a namespace and runs the trials that the command line selects.
 #[must_use]
 pub fn main(collect: fn(&mut Trials)) -> ExitCode {
-    if let Some(code) = become_strata_if_asked().or_else(become_crowd_if_asked) {
+    let role = become_strata_if_asked()
+        .or_else(become_crowd_if_asked)
+        .or_else(become_application_if_asked);
+    if let Some(code) = role {
         return code;
     }
     let mut arguments = Arguments::from_args();

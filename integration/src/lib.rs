@@ -9,6 +9,7 @@
 //!   test process ── std::net ── kernel ── TAP or veth ── netdevd ─ ipd ─ tcpd/udpd ── libsocket ── test process
 //! ```
 
+pub mod application;
 #[cfg(feature = "campaign")]
 pub mod campaign;
 pub mod harness;

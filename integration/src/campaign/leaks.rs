@@ -21,7 +21,7 @@ const GROWTH_KB_EACH: u64 = 4;
 
 /// Before any traffic.
 #[derive(Debug)]
-pub(super) struct Baseline {
+pub struct Baseline {
     /// Private memory in KiB.
     memory: BTreeMap<String, u64>,
     descriptors: BTreeMap<String, Kinds>,
@@ -30,7 +30,11 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    pub(super) fn of(lab: &Lab) -> Result<Self> {
+    /// What there is now.
+    ///
+    /// # Errors
+    /// When the supervisor does not answer.
+    pub fn of(lab: &Lab) -> Result<Self> {
         let status = lab.status()?;
         let stored = status.daemons.iter().map(|d| (d.name.clone(), d.stored));
         Ok(Self {
@@ -41,7 +45,10 @@ impl Baseline {
     }
 
     /// Waits until everything is as it was; there were so many `connections`.
-    pub(super) fn compare(&self, lab: &Lab, connections: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// What has leaked.
+    pub fn compare(&self, lab: &Lab, connections: usize) -> Result<()> {
         let begin = Instant::now();
         loop {
             let now = self.look(lab, connections);

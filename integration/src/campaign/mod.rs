@@ -9,6 +9,7 @@ mod round;
 mod scribble;
 
 pub use fault::{Fault, Kind, Target, schedule};
+pub use leaks::Baseline;
 pub use report::Report;
 pub use scribble::Memory;
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use strata::admin::{DaemonState, Request};
+use strata::admin::DaemonState;
 use strata::lab::{Lab, LabConfig};
 
 /// How long everything may take to go on after a scribble, before what does not counts as lost.
@@ -33,7 +33,7 @@ impl Side {
             environment: injector.environment(),
             // Deaths come faster here than any machine's; and what is closed is to be gone soon.
             // What is at work in an abort or a panic that a dice threw is not to blame.
-            extra: "[restart]\nat-once = 100000\ngive-up = 0\nquarantine = 0\n[tcp]\ntime-wait = \"1s\"\n"
+            extra: "[restart]\nat-once = 100000\ngive-up = 0\nquarantine = 0\nlost-buffers = \"1s\"\n[tcp]\ntime-wait = \"1s\"\n"
                 .to_owned(),
             ..LabConfig::default()
         })?;
@@ -177,11 +177,6 @@ impl World<'_> {
             bail!("{what} of {fault}: {text}\n{}", logs.join("\n"));
         }
         for side in sides {
-            // What no longer says whose it is goes back with the next start.
-            for layer in ["netdevd", "ipd", "tcpd", "udpd"] {
-                let layer = layer.to_owned();
-                side.lab.ask(&Request::Restart { layer })?;
-            }
             if let Err(error) = side.before.compare(&side.lab, self.plan.idle) {
                 report.leaked(format!("after {fault}: {error:#}"));
             }

@@ -7,6 +7,7 @@
 
 use std::process::ExitCode;
 
+mod applications;
 mod campaign;
 mod corrupt;
 mod counters;
@@ -20,6 +21,7 @@ mod pacing;
 mod path;
 mod quarantine;
 mod readiness;
+mod scribbled;
 mod tcp;
 mod udp;
 mod urgent;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         marks::add(trials);
         readiness::add(trials);
         corrupt::add(trials);
+        applications::add(trials);
+        scribbled::add(trials);
         counters::add(trials);
         hostile::add(trials);
         faults::add(trials);

@@ -3,6 +3,7 @@
 //! `strata.toml` is parsed and checked by the supervisor; what arrives here is already resolved
 //! (indices, ids, defaults filled in). A daemon takes what concerns it.
 
+use crate::Nanos;
 use crate::ids::{DevIndex, LinkId, ServiceId};
 use crate::suspect::Suspect;
 use core::net::IpAddr;
@@ -20,6 +21,8 @@ pub struct DaemonConfig {
     pub incarnation: u32,
     /// The whole stack.
     pub stack: StackConfig,
+    /// Packet buffers that are in nobody's hands for so long are taken back.
+    pub lost_buffers: Nanos,
     /// What this daemon is to leave alone, because it was at work when it, or (a flow whose
     /// transport this is) another one, died again and again.
     pub quarantine: Vec<Suspect>,

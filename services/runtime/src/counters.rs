@@ -24,6 +24,8 @@ pub mod index {
     pub const SWEPT: usize = 9;
     /// Packets dropped unseen because they are quarantined.
     pub const QUARANTINED: usize = 10;
+    /// Slots taken back that nobody had: something wrote over shared memory.
+    pub const LOST: usize = 11;
 }
 
 /// Names, in order.
@@ -39,4 +41,5 @@ pub const NAMES: &[&str] = &[
     "rt_ring_full",
     "rt_swept",
     "rt_quarantined",
+    "rt_lost",
 ];

@@ -8,10 +8,12 @@ use crate::quarantine::Quarantine;
 use crate::{LinkEnd, Poller, StoreClient};
 use abi::config::DaemonConfig;
 use abi::plumbing::{Plumbing as Piece, StoreKey, ToWorker};
-use abi::{DevIndex, LinkId, RegionId, ServiceId};
+use abi::{DevIndex, LinkId, Nanos, RegionId, ServiceId};
 use anyhow::{Context as _, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm::crash::{self, Point};
+use shm::lost::Lost;
+use shm::sweep;
 use shm::{Allocator, Arena, Bell, Link, Pool, Side, Vitals};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,6 +50,10 @@ pub struct Plumbing {
     /// The descriptors the loop waits for.
     pub poller: Poller,
     pub(crate) channel: Arc<FdChannel>,
+    /// Who may own slots of the own pool.
+    visitors: Vec<ServiceId>,
+    /// Slots that may be nobody's.
+    lost: Lost,
     /// Session memories that came and went, not yet handed to the service.
     regions: VecDeque<(RegionId, Option<OwnedFd>)>,
     pub(crate) channel_open: bool,
@@ -86,11 +92,32 @@ impl Plumbing {
     fn sweep(&self) {
         let pools: Vec<&'static Pool> = self.arena.pools().collect();
         let outgoing = self.links.iter().filter_map(|l| l.link().words(l.side));
-        let freed = shm::sweep::sweep(self.me, pools.iter().copied(), outgoing);
+        let freed = sweep::sweep(self.me, &self.visitors, pools.iter().copied(), outgoing);
         self.vitals.count(index::SWEPT, freed.into());
         if freed > 0 {
             tracing::info!(freed, "slots of the predecessor taken back");
         }
+    }
+
+    /// Takes back slots that nobody will free; see [`shm::lost`]. Called when the links are
+    /// flushed. Answers when to look again.
+    pub(crate) fn look_for_lost(&mut self, now: Nanos, after: Nanos) -> Nanos {
+        let pools: Vec<&'static Pool> = self.arena.pools().collect();
+        let outgoing = self.links.iter().filter_map(|l| l.link().words(l.side));
+        let (pools, when) = (pools.iter().copied(), (now, after));
+        let freed = sweep::look(
+            &mut self.lost,
+            self.me,
+            &self.visitors,
+            when,
+            pools,
+            outgoing,
+        );
+        if freed > 0 {
+            self.vitals.count(index::LOST, freed.into());
+            tracing::warn!(freed, "slots that nobody had were taken back");
+        }
+        now + after / 4
     }
 
     /// Takes up what the supervisor says is to be left alone.
@@ -286,6 +313,8 @@ impl Parts {
             store: StoreClient::new(Arc::clone(&channel)),
             poller: Poller::new()?,
             channel,
+            visitors: visitors(config),
+            lost: Lost::default(),
             regions: self.regions,
             channel_open: true,
             control_server: None,
@@ -299,4 +328,20 @@ impl Parts {
         crash::reach(Point::Swept);
         Ok(plumbing)
     }
+}
+
+/// The services that packets from the own pool visit, this one included: all, but from a
+/// transport's no other transport (those at the upper ends of links above no device).
+fn visitors(config: &DaemonConfig) -> Vec<ServiceId> {
+    let links = &config.stack.links;
+    let is_transport = |s: ServiceId| links.iter().any(|l| l.upper == s && l.device.is_none());
+    let me = config.service;
+    let mut all: Vec<_> = links
+        .iter()
+        .flat_map(|l| [l.upper, l.lower])
+        .filter(|&s| s == me || !is_transport(me) || !is_transport(s))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }

@@ -61,6 +61,7 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
         adaptive: Adaptive::detect(),
         draining: false,
         last_look: 0,
+        look_for_lost: 0,
     };
     this.register()?;
     this.control.send(FromDaemon::Ready);
@@ -167,6 +168,8 @@ struct Loop<S> {
     adaptive: Adaptive,
     draining: bool,
     last_look: Nanos,
+    /// When to look for lost slots again.
+    look_for_lost: Nanos,
 }
 
 impl<S: Service> Loop<S> {
@@ -190,6 +193,10 @@ impl<S: Service> Loop<S> {
         self.control_messages(now);
         while !self.draining {
             let handled = turn(&mut self.service, &mut self.plumbing, now);
+            if now >= self.look_for_lost {
+                let after = self.config.lost_buffers;
+                self.look_for_lost = self.plumbing.look_for_lost(now, after);
+            }
             match self.adaptive.after_turn(now, handled) {
                 Next::Again => {
                     now = clock::now();
@@ -222,7 +229,9 @@ impl<S: Service> Loop<S> {
             now: clock::now(),
             plumbing: &mut self.plumbing,
         };
-        let timeout = self.service.deadline().map(|d| d.saturating_sub(cx.now));
+        let looks = self.look_for_lost;
+        let deadline = self.service.deadline().map_or(looks, |d| d.min(looks));
+        let timeout = Some(deadline.saturating_sub(cx.now));
         let now = cx.now;
         if timeout == Some(0) {
             self.mask();

@@ -19,7 +19,7 @@
 //! Whatever another process may have written is loaded once and validated; what cannot be is a
 //! [`PeerFault`], counted by the caller and never followed.
 //!
-//! The algorithms (`owner`, `slots`, `ring`, `doorbell`, `record`, `dirty`) know nothing of
+//! The algorithms (`owner`, `slots`, `lost`, `ring`, `doorbell`, `record`, `dirty`) know nothing of
 //! memfds and run under loom too (feature `loom`), where an actor can die at any step; see
 //! `tests/loom_*.rs`. What is in `mapped` gives them their words.
 
@@ -27,6 +27,7 @@ pub mod crash;
 pub mod dirty;
 pub mod doorbell;
 pub mod error;
+pub mod lost;
 pub mod owner;
 pub mod record;
 pub mod ring;

@@ -134,15 +134,19 @@ pub fn free(word: &AtomicU64, generation: u32, me: ServiceId) -> bool {
 /// Frees a slot whose word is impossible (see [`is_possible`]); false when it is not, or changed.
 pub fn repair(word: &AtomicU64) -> bool {
     let seen = word.load(Ordering::Relaxed);
-    !is_possible(seen)
-        && word
-            .compare_exchange(
-                seen,
-                pack(next_use(generation(seen)), ServiceId::NOBODY),
-                Ordering::Release,
-                Ordering::Relaxed,
-            )
-            .is_ok()
+    !is_possible(seen) && take_back(word, seen)
+}
+
+/// Frees a slot whatever its word says, if it still says what was `seen`: for slots that were
+/// found to be nobody's. See [`crate::lost`].
+pub fn take_back(word: &AtomicU64, seen: u64) -> bool {
+    word.compare_exchange(
+        seen,
+        pack(next_use(generation(seen)), ServiceId::NOBODY),
+        Ordering::Release,
+        Ordering::Relaxed,
+    )
+    .is_ok()
 }
 
 #[cfg(all(test, not(feature = "loom")))]

@@ -164,6 +164,19 @@ impl<'a> Slots<'a> {
         }
         freed
     }
+
+    /// Frees every slot whose word names somebody who is none of `visitors`, who never have
+    /// slots of this pool. Answers how many were freed.
+    pub fn sweep_strangers(&self, visitors: &[ServiceId]) -> u32 {
+        let mut freed = 0;
+        for word in self.words {
+            let w = word.load(Ordering::Acquire);
+            let owner = owner::owner(w);
+            let known = owner == ServiceId::NOBODY || visitors.contains(&owner);
+            freed += u32::from(!known && owner::take_back(word, w));
+        }
+        freed
+    }
 }
 
 /// What a sweep must spare: the handles that `dead` has published in `outgoing` and that are not

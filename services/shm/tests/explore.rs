@@ -55,6 +55,46 @@ fn every_history_of_five_steps_after_a_packet_was_sent() {
     }
 }
 
+/// Words that say something else than was true: in the hands of either, of one who never was
+/// there, and impossible ones.
+const SCRIBBLES: [(usize, Op); 6] = [
+    (0, Op::Scribble { slot: 0, owner: 1 }),
+    (0, Op::Scribble { slot: 0, owner: 2 }),
+    (0, Op::Scribble { slot: 0, owner: 9 }),
+    (0, Op::Scribble { slot: 0, owner: 77 }),
+    (0, Op::Scribble { slot: 3, owner: 1 }),
+    (0, Op::Scribble { slot: 3, owner: 9 }),
+];
+
+#[test]
+fn after_any_history_with_a_scribbled_word_all_slots_are_found_again_though_nobody_dies() {
+    let mut world = World::new();
+    let sent = [STEPS[1], STEPS[2], STEPS[3]];
+    let steps: Vec<_> = STEPS
+        .into_iter()
+        .chain([(0, Op::Look), (1, Op::Look)])
+        .collect();
+    let n = steps.len();
+    for scribble in SCRIBBLES {
+        for number in 0..n.pow(4) {
+            // Before, between and after the other steps.
+            let mut history: Vec<_> = sent.into_iter().collect();
+            let others = (0..3).map(|i| steps[number / n.pow(i) % n]);
+            history.extend(others);
+            let place = number / n.pow(3) % (history.len() + 1);
+            history.insert(place, scribble);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                for &(index, op) in &history {
+                    world.step(index, op);
+                    world.check();
+                }
+                world.settle_alive();
+            }));
+            assert!(result.is_ok(), "history: {history:?}");
+        }
+    }
+}
+
 #[test]
 fn every_history_of_four_steps_from_nothing() {
     let mut world = World::new();
@@ -95,6 +135,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Free),
         1 => Just(Op::Die),
         1 => Just(Op::DieSealed),
+        1 => Just(Op::Look),
     ]
 }
 
@@ -106,5 +147,20 @@ proptest! {
         history in proptest::collection::vec((0..3usize, any_op()), 1..200),
     ) {
         run(&mut World::new(), &history);
+    }
+
+    #[test]
+    fn looks_for_lost_slots_take_nothing_that_is_used(
+        history in proptest::collection::vec((0..3usize, any_op()), 1..200),
+    ) {
+        let mut world = World::new();
+        for &(index, op) in &history {
+            world.step(index, op);
+            for service in 0..3 {
+                world.step(service, Op::Look);
+            }
+            world.check();
+        }
+        world.settle_alive();
     }
 }

@@ -359,7 +359,7 @@ fn scribbled_ownership_words_are_repaired_by_a_sweep() {
             Ordering::SeqCst,
         );
     }
-    sweep::sweep(ME, [a.mine].into_iter(), std::iter::empty());
+    sweep::sweep(ME, &[ME], [a.mine].into_iter(), std::iter::empty());
     assert!(a.all_free());
 }
 

@@ -72,7 +72,7 @@ impl Service {
 
     fn sweep(&self) -> u32 {
         let outgoing = self.link.words(self.side).into_iter();
-        sweep::sweep(self.me, [self.pool].into_iter(), outgoing)
+        sweep::sweep(self.me, &[LOWER, UPPER], [self.pool].into_iter(), outgoing)
     }
 
     fn is_sound(&self, skb: &SkBuff) -> bool {

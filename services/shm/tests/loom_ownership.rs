@@ -17,6 +17,7 @@ mod model;
 use abi::ServiceId;
 use loom::thread;
 use model::{Pool, Ring, at_every_step, check};
+use shm::lost::Lost;
 use shm::ring::{Consumer, Producer};
 use shm::sync::AtomicU64;
 use std::sync::Arc;
@@ -227,6 +228,55 @@ fn a_sweeper_that_dies_is_succeeded_by_another() {
         let consumer = thread::spawn(move || w.consume(&w.down, P, C));
         mortal.live(|| {
             world.pool.sweep(P, [world.down.words()].into_iter());
+        });
+        world.pool.sweep(P, [world.down.words()].into_iter());
+        consumer.join().unwrap();
+        world.settle();
+    });
+}
+
+#[test]
+fn a_look_for_lost_slots_takes_what_is_nobodys_while_the_rest_is_claimed() {
+    check(3, || {
+        let world = World::new(4);
+        let mut p = Producer::attach(world.down.words());
+        world.send(&mut p, true);
+        // Named as P's, and P knows nothing of it; and as one's who never was there.
+        world.pool.allocate(P).unwrap();
+        world.pool.allocate(ServiceId(9)).unwrap();
+        let w = Arc::clone(&world);
+        let consumer = thread::spawn(move || {
+            let mut c = Consumer::attach(w.down.words());
+            assert_eq!(c.available(), Ok(1));
+            let (head, extra) = w.pool.claim(c.pop().unwrap(), P, C).expect("published");
+            c.advance();
+            w.pool.free(head, C);
+            w.pool.free(extra.expect("it had two slots"), C);
+        });
+        let mut lost = Lost::default();
+        let down = || [world.down.words()].into_iter();
+        assert_eq!(world.pool.look(&mut lost, P, 1, &[P, C], down()), 0);
+        assert_eq!(world.pool.look(&mut lost, P, 2, &[P, C], down()), 2);
+        consumer.join().unwrap();
+        world.settle();
+    });
+}
+
+#[test]
+fn one_who_looks_for_lost_slots_and_dies_is_succeeded() {
+    at_every_step(3, |mortal| {
+        let world = World::new(3);
+        let mut p = Producer::attach(world.down.words());
+        world.send(&mut p, true);
+        world.pool.allocate(P).unwrap();
+        let w = Arc::clone(&world);
+        let consumer = thread::spawn(move || w.consume(&w.down, P, C));
+        mortal.live(|| {
+            let mut lost = Lost::default();
+            for now in 0..2 {
+                let down = [world.down.words()].into_iter();
+                world.pool.look(&mut lost, P, now, &[P, C], down);
+            }
         });
         world.pool.sweep(P, [world.down.words()].into_iter());
         consumer.join().unwrap();

@@ -29,6 +29,9 @@ pub struct RestartPolicy {
     /// Crashes within a minute after which what was at work in all of them is quarantined; 0:
     /// never.
     pub quarantine: u32,
+    /// Packet buffers that nobody has had for so long (something wrote over the words that say
+    /// whose they are) are taken back. Longer than anybody keeps a packet: fragments wait 30 s.
+    pub lost_buffers: Duration,
 }
 
 impl Default for RestartPolicy {
@@ -42,6 +45,7 @@ impl Default for RestartPolicy {
             at_once: 5,
             give_up: 20,
             quarantine: 3,
+            lost_buffers: Duration::from_secs(40),
         }
     }
 }

@@ -13,7 +13,8 @@
 
 use crate::config::Config;
 use abi::config::{DaemonConfig, DeviceConfig, LinkConfig, Role, RouteConfig, StackConfig};
-use abi::{DevIndex, LinkId, PoolId, ServiceId};
+use abi::{DevIndex, LinkId, Nanos, PoolId, ServiceId};
+use core::time::Duration;
 use sha2::{Digest, Sha256};
 use shm::PoolLayout;
 
@@ -79,6 +80,8 @@ pub struct Topology {
     pub pools: Vec<PoolPlan>,
     /// The stack as the daemons see it; links included.
     pub stack: StackConfig,
+    /// Packet buffers that are in nobody's hands for so long are taken back.
+    pub lost_buffers: Nanos,
 }
 
 impl Topology {
@@ -133,6 +136,7 @@ impl Topology {
                 udp: config.udp.clone(),
                 secret,
             },
+            lost_buffers: nanos(config.restart.lost_buffers),
         }
     }
 
@@ -144,6 +148,7 @@ impl Topology {
             role: service.role,
             incarnation,
             stack: self.stack.clone(),
+            lost_buffers: self.lost_buffers,
             quarantine: Vec::new(),
         }
     }
@@ -160,6 +165,10 @@ impl Topology {
             }
         })
     }
+}
+
+fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
 fn services(devices: &[DeviceConfig]) -> Vec<Service> {

@@ -151,6 +151,7 @@ impl Fabric {
             role: home.role,
             incarnation: home.incarnation,
             stack: self.stack.clone(),
+            lost_buffers: 40_000_000_000,
             quarantine: Vec::new(),
         }
     }

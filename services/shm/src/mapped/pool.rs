@@ -19,7 +19,7 @@ use crate::mapped::skbuff::SkBuff;
 use crate::mapped::validate;
 use crate::owner;
 use crate::slots::{Slots, Use};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use abi::skbuff::{DESC_BASE, MAX_FRAGS, SkBuffDesc};
 use abi::{Handle, PoolId, ServiceId};
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,6 +70,9 @@ pub struct Pool {
     map: &'static Mapping,
     slots: Slots<'static>,
     layout: PoolLayout,
+    /// Not 0 while a slot is in an [`SkBuff`] of this process, whatever its word says: what a
+    /// search for lost slots ([`crate::lost`]) must not touch.
+    held: Vec<AtomicU32>,
 }
 
 impl Pool {
@@ -130,12 +133,14 @@ impl Pool {
             .u64s_at(WORDS_OFFSET, layout.slots() as usize)
             .ok_or(ShmError::BadLayout("words of a pool"))?;
         let slots = Slots::new(words);
+        let held = words.iter().map(|_| AtomicU32::new(0)).collect();
         Ok(Box::leak(Box::new(Self {
             id,
             producer,
             map,
             slots,
             layout,
+            held,
         })))
     }
 
@@ -169,6 +174,32 @@ impl Pool {
     #[must_use]
     pub fn slots(&self) -> Slots<'static> {
         self.slots
+    }
+
+    /// Whether the slot is in this process's hands.
+    #[must_use]
+    pub fn is_held(&self, slot: u32) -> bool {
+        // Relaxed: set and asked by the thread that works on packets; see `lost` for what else
+        // protects a slot.
+        self.held
+            .get(slot as usize)
+            .is_some_and(|held| held.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Forgets what is in this process's hands: for tests, in which services that die share a
+    /// process with their successors.
+    #[doc(hidden)]
+    pub fn hold_nothing(&self) {
+        for held in &self.held {
+            held.store(0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn hold(&self, slot: u32, held: bool) {
+        if let Some(word) = self.held.get(slot as usize) {
+            word.store(held.into(), Ordering::Relaxed);
+        }
     }
 
     /// Offset in the mapping and size of a slot's buffer.

@@ -75,6 +75,7 @@ impl Unowned {
     pub(crate) fn own(mut self, taken: Taken) -> SkBuff {
         self.0.of = taken.head;
         self.0.extra = taken.extra;
+        self.0.hold(true);
         ManuallyDrop::into_inner(self.0)
     }
 }
@@ -105,6 +106,15 @@ impl SkBuff {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(self.pool.id(), self.of.slot, self.of.generation)
+    }
+
+    /// Notes for this process that it has the slots, or has not.
+    #[inline]
+    fn hold(&self, held: bool) {
+        self.pool.hold(self.of.slot, held);
+        if let Some(extra) = self.extra {
+            self.pool.hold(extra.slot, held);
+        }
     }
 
     fn extra_handle(&self) -> Handle {
@@ -370,6 +380,7 @@ impl SkBuff {
         self.desc.extra = self.extra_handle().0;
         self.pool.write_desc(self.of.slot, &self.desc);
         let handle = self.handle();
+        self.hold(false);
         std::mem::forget(self);
         handle
     }
@@ -387,6 +398,7 @@ impl SkBuff {
 impl Drop for SkBuff {
     #[inline]
     fn drop(&mut self) {
+        self.hold(false);
         // Each is its own step: should the process die in between, the other is swept.
         self.pool.slots().free(self.of, self.me);
         if let Some(extra) = self.extra {

@@ -4,6 +4,7 @@
 
 use abi::{Handle, PoolId, ServiceId};
 use loom::cell::UnsafeCell;
+use shm::lost::{Looked, Lost};
 use shm::owner::{FIRST_GENERATION, pack};
 use shm::ring::{RingWords, SLOTS_OFFSET};
 use shm::slots::{Slots, Use};
@@ -182,6 +183,26 @@ impl Pool {
         let spared =
             shm::slots::published(dead, outgoing, |_| Some(self.slots()), |h| self.extra_of(h));
         self.slots().sweep(dead, |of| spared.contains(&handle(of)))
+    }
+
+    /// A look of `me` for lost slots, holding none; all are its to allocate.
+    pub fn look<'a>(
+        &self,
+        lost: &mut Lost,
+        me: ServiceId,
+        now: u64,
+        visitors: &[ServiceId],
+        outgoing: impl Iterator<Item = RingWords<'a>>,
+    ) -> u32 {
+        let spared =
+            shm::slots::published(me, outgoing, |_| Some(self.slots()), |h| self.extra_of(h));
+        let looked = Looked {
+            pool: Self::ID,
+            slots: self.slots(),
+            visitors: Some(visitors),
+        };
+        let spared = |of| spared.contains(&handle(of));
+        lost.look(me, looked, (now, 1), |_| false, spared)
     }
 
     /// Owners of all slots.

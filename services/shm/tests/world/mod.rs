@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
 use abi::{Handle, PoolId, ServiceId};
+use shm::lost::Lost;
 use shm::ring::{Consumer, Producer};
+use shm::sync::Ordering;
 use shm::{Allocator, Arena, Link, Pool, PoolLayout, Side, SizeClass, SkBuff, pool, sweep};
 use std::collections::HashSet;
 
@@ -13,6 +15,9 @@ pub const LAYOUT: PoolLayout = PoolLayout {
     large_slots: 2,
     large_size: 1024,
 };
+
+/// All three: every pool is everyone's.
+const VISITORS: [ServiceId; 3] = [ServiceId(1), ServiceId(2), ServiceId(3)];
 
 /// A link's place: upper and lower service by index.
 const LINKS: [(usize, usize); 2] = [(1, 0), (2, 1)];
@@ -32,6 +37,7 @@ pub struct Service {
     arena: Arena,
     alloc: Allocator,
     ends: Vec<End>,
+    lost: Lost,
     pub held: Vec<SkBuff>,
 }
 
@@ -54,6 +60,15 @@ pub enum Op {
     Die,
     /// Dies after sealing a packet, before pushing it.
     DieSealed,
+    /// Looks for lost slots, long enough after everything before.
+    Look,
+    /// Something from outside writes over the ownership word of a slot of its pool.
+    Scribble {
+        /// Which slot.
+        slot: u32,
+        /// The owner's byte.
+        owner: u8,
+    },
 }
 
 impl Service {
@@ -88,6 +103,7 @@ impl Service {
             arena,
             alloc,
             ends: ends.collect(),
+            lost: Lost::default(),
             held: Vec::new(),
         }
     }
@@ -99,6 +115,9 @@ pub struct World {
     pools: Vec<Vec<&'static Pool>>,
     links: Vec<&'static Link>,
     pub services: Vec<Service>,
+    /// Pool and slot of what was scribbled over and is perhaps in somebody's hands still.
+    scribbled: HashSet<(PoolId, u32)>,
+    now: u64,
 }
 
 fn id(index: usize) -> ServiceId {
@@ -133,6 +152,8 @@ impl World {
             pools,
             links,
             services: Vec::new(),
+            scribbled: HashSet::new(),
+            now: 0,
         };
         world.services = (0..n).map(|i| Service::attach(&world, i)).collect();
         world
@@ -210,6 +231,15 @@ impl World {
                 }
             }
             Op::Die => self.die(index),
+            Op::Look => self.look(index),
+            Op::Scribble { slot, owner } => {
+                let pool = self.pools[index][index];
+                let word = pool.slots().word(slot).unwrap();
+                let now = shm::owner::generation(word.load(Ordering::SeqCst));
+                let scribbled = shm::owner::pack(now + 5, ServiceId(owner));
+                word.store(scribbled, Ordering::SeqCst);
+                self.scribbled.insert((pool.id(), slot));
+            }
             Op::DieSealed => {
                 if !service.held.is_empty() {
                     let _ = service.held.remove(0).into_handle();
@@ -219,9 +249,48 @@ impl World {
         }
     }
 
+    /// A look of service `index` for lost slots. Between any two, everyone has let go of the
+    /// packets that it held at the first, but its own.
+    fn look(&mut self, index: usize) {
+        let scribbled = core::mem::take(&mut self.scribbled);
+        for service in &mut self.services {
+            let is_over = |skb: &SkBuff| {
+                let own = skb.handle().pool().0 + 1 == service.me.0;
+                let h = skb.handle();
+                let gone = |slot| !own && scribbled.contains(&(h.pool(), slot));
+                let word = service.arena.pool(h.pool()).unwrap();
+                let extra = skb.frags().iter().any(|_| true);
+                gone(h.slot()) || (extra && (0..word.layout().slots()).any(gone))
+            };
+            service.held.retain(|skb| !is_over(skb));
+        }
+        self.scribbled = scribbled;
+        self.now += 1;
+        let service = &mut self.services[index];
+        let outgoing: Vec<_> = service
+            .ends
+            .iter_mut()
+            .map(|e| {
+                e.producer.publish();
+                e.link.words(e.side).unwrap()
+            })
+            .collect();
+        sweep::look(
+            &mut service.lost,
+            service.me,
+            &VISITORS,
+            (self.now, 1),
+            self.pools[index].iter().copied(),
+            outgoing.into_iter(),
+        );
+    }
+
     fn die(&mut self, index: usize) {
         for skb in self.services[index].held.drain(..) {
             std::mem::forget(skb);
+        }
+        for pool in &self.pools[index] {
+            pool.hold_nothing();
         }
         let outgoing: Vec<_> = self.services[index]
             .ends
@@ -230,6 +299,7 @@ impl World {
             .collect();
         sweep::sweep(
             id(index),
+            &VISITORS,
             self.pools[index].iter().copied(),
             outgoing.into_iter(),
         );
@@ -244,7 +314,9 @@ impl World {
                 let h = skb.handle();
                 assert!(seen.insert((h.pool(), h.slot())), "{h:?} is held twice");
                 let pool = service.arena.pool(h.pool()).unwrap();
-                assert_eq!(pool.owner_of(h.slot()), Some((h.generation(), service.me)));
+                let owner = pool.owner_of(h.slot());
+                let scribbled = self.scribbled.contains(&(h.pool(), h.slot()));
+                assert!(scribbled || owner == Some((h.generation(), service.me)));
             }
         }
     }
@@ -254,6 +326,30 @@ impl World {
         for index in 0..self.services.len() {
             self.die(index);
         }
+        self.drain();
+        self.check_free();
+    }
+
+    /// Everybody comes to rest, and nobody dies.
+    pub fn settle_alive(&mut self) {
+        for service in &mut self.services {
+            service.held.clear();
+            for end in &mut service.ends {
+                end.producer.publish();
+            }
+        }
+        self.drain();
+        for index in (0..self.services.len())
+            .cycle()
+            .take(2 * self.services.len())
+        {
+            self.look(index);
+        }
+        self.check_free();
+        self.scribbled.clear();
+    }
+
+    fn drain(&mut self) {
         for _ in 0..2 {
             for index in 0..self.services.len() {
                 for end in 0..self.services[index].ends.len() {
@@ -265,6 +361,9 @@ impl World {
                 }
             }
         }
+    }
+
+    fn check_free(&self) {
         for pool in &self.pools[0] {
             assert_eq!(
                 pool.free_slots(),

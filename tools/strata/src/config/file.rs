@@ -154,6 +154,8 @@ pub struct Restart {
     pub give_up: Option<u32>,
     /// Crashes after which what was at work in all of them is quarantined; 0: never.
     pub quarantine: Option<u32>,
+    /// Packet buffers that nobody has had for so long are taken back.
+    pub lost_buffers: Option<Spanned<HumanDuration>>,
 }
 
 /// `[tcp]`.

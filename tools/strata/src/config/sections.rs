@@ -84,6 +84,13 @@ pub(super) fn restart(written: &file::Restart, problems: &mut Problems) -> Resta
         at_once: written.at_once.unwrap_or(default.at_once),
         give_up: written.give_up.unwrap_or(default.give_up),
         quarantine: written.quarantine.unwrap_or(default.quarantine),
+        lost_buffers: bounded(
+            written.lost_buffers.as_ref(),
+            ms(100)..=s(3600),
+            default.lost_buffers,
+            "`lost-buffers`",
+            problems,
+        ),
     };
     if policy.backoff > policy.backoff_max
         && let Some(span) = written
