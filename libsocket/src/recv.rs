@@ -42,8 +42,8 @@ impl Shared {
             // An error concerns an earlier datagram, and is told before those that came since.
             self.check_error()?;
         }
-        // Before the position: who sees the FIN has seen all data in front of it.
-        let events = self.load(control::EVENTS);
+        // Before the position: who sees the end has seen all data in front of it.
+        let (events, state) = (self.load(control::EVENTS), self.state());
         let unread = self.unread()?;
         if unread.len > 0 {
             return Ok(Look::Data(unread));
@@ -56,7 +56,7 @@ impl Shared {
         if self.kind != SocketKind::Stream {
             return Ok(Look::Nothing);
         }
-        match self.state() {
+        match state {
             SocketState::Connected | SocketState::Connecting => Ok(Look::Nothing),
             SocketState::Idle | SocketState::Listening => Err(os(libc::ENOTCONN)),
             SocketState::Closed | SocketState::Free => Ok(Look::End),

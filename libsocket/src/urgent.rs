@@ -148,8 +148,9 @@ impl Socket {
             .mark(head)
             .filter(|&mark| !shared.is_oob_inline() && shared.load_long(control::OOB_TAKEN) != mark)
             .ok_or_else(|| os(libc::EINVAL))?;
+        // Before the byte: who sees the end has seen whether it came.
+        let ended = shared.load(control::EVENTS) & (event::PEER_FIN | event::RESET) != 0;
         if shared.load_long(control::RX_OOB) != mark {
-            let ended = shared.load(control::EVENTS) & (event::PEER_FIN | event::RESET) != 0;
             return if ended || shared.is_shut(shut::RD) {
                 Ok(None)
             } else if shared.state() == SocketState::Connected {

@@ -91,6 +91,9 @@ impl<'a> Words<'a> {
     /// [`PeerFault::Position`] for a position that went backwards or past what there is: the
     /// application scribbled; count it and reset this socket alone.
     pub fn load(&self, known: &Known) -> Result<AppWords, PeerFault> {
+        // Before the position, which the application moves for the last time before it says so:
+        // otherwise what it writes in between would be missing from the end that is seen.
+        let shutdown = self.get32(control::SHUTDOWN, Ordering::Acquire) & (shut::RD | shut::WR);
         // Acquire: pairs with the application's Release; its bytes are visible.
         let tx_tail = self.get64(control::TX_TAIL, Ordering::Acquire);
         let rx_head = self.get64(control::RX_HEAD, Ordering::Acquire);
@@ -100,7 +103,6 @@ impl<'a> Words<'a> {
             known.tx_head.saturating_add(known.tx_limit.into()),
         )?;
         within(rx_head, known.rx_head, known.rx_tail)?;
-        let shutdown = self.get32(control::SHUTDOWN, Ordering::Acquire) & (shut::RD | shut::WR);
         // It is written first: beyond the tail that was seen, its byte is not there yet.
         let tx_urgent = match self.get64(control::TX_URGENT, Ordering::Acquire) {
             mark if mark > tx_tail => 0,

@@ -14,8 +14,9 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 use session::{Adopted, Event, Known, NewSocket, Sessions};
 use shm::PeerFault;
-use shm::sync::{Ordering, fence};
+use shm::sync::{AtomicU32, Ordering, fence};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
 
 const IN: EpollFlags = EpollFlags::EPOLLIN;
 const OUT: EpollFlags = EpollFlags::EPOLLOUT;
@@ -55,7 +56,7 @@ impl One {
         self.sessions.finish_restore(&mut self.world.store);
     }
 
-    fn word(&self, word: usize) -> &shm::sync::AtomicU32 {
+    fn word(&self, word: usize) -> &AtomicU32 {
         self.app.memory().u32(self.new.socket.slot, word).unwrap()
     }
 
@@ -64,6 +65,52 @@ impl One {
         self.word(control::RX_TOKEN).store(0, Ordering::SeqCst);
         n
     }
+}
+
+/// A transport that looked at the position first and at the end afterwards ended a stream five
+/// megabytes early: that much was written between its two looks.
+#[test]
+fn whoever_sees_the_end_of_a_stream_sees_all_of_it() {
+    const ROUNDS: u32 = 100_000;
+    let t = One::new();
+    let app = t.app.memory();
+    let tail = app.u64(t.new.socket.slot, control::TX_TAIL).unwrap();
+    let end = t.word(control::SHUTDOWN);
+    let round = AtomicU32::new(0);
+    let mut missed = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for now in 1..=ROUNDS {
+                while round.load(Ordering::Acquire) < now {
+                    thread::yield_now();
+                }
+                tail.store(1, Ordering::Release);
+                end.store(shut::WR, Ordering::Release);
+            }
+        });
+        let known = Known {
+            tx_limit: 1,
+            ..Known::default()
+        };
+        let words = t.sessions.words(t.new.socket).unwrap();
+        for now in 1..=ROUNDS {
+            tail.store(0, Ordering::Relaxed);
+            end.store(0, Ordering::Relaxed);
+            round.store(now, Ordering::Release);
+            let last = loop {
+                let seen = words.load(&known).unwrap();
+                if seen.shutdown == shut::WR {
+                    break seen.tx_tail;
+                }
+                std::hint::spin_loop();
+            };
+            missed += 1 - last;
+        }
+    });
+    assert_eq!(
+        missed, 0,
+        "ends of {ROUNDS} were seen without the last byte"
+    );
 }
 
 #[test]

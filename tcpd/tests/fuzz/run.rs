@@ -9,7 +9,7 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 use tcpd::engine::{
     Actions, AppWords, Buffers, Config, ConnId, Engine, Errno, How, IcmpError, IcmpKind,
-    OpenParams, Payload, Route, SegmentMeta, SegmentOut, SocketRef, Tcb,
+    OpenParams, Payload, Route, SegmentMeta, SegmentOut, SocketRef, State, Tcb,
 };
 use wire::SeqNumber;
 use wire::tcp::{Flags, Options, Repr, Timestamps};
@@ -79,6 +79,17 @@ pub(crate) fn ends(flow: u8) -> (Endpoint, Endpoint) {
         7 => (v4(1, 5_000), v4(2, 100)),
         n => (v4(1, 5_000), v4(2, 80 + u16::from(n))),
     }
+}
+
+/// The connection between two ends, else one that was: a record stays until its application has
+/// seen how it ended.
+fn between(engine: &Engine, local: Endpoint, remote: Endpoint) -> Option<Tcb> {
+    let of_both = || {
+        let all = engine.records().map(|(_, tcb)| tcb);
+        all.filter(|t| t.local == local && t.remote == remote)
+    };
+    let alive = of_both().find(|t| t.state() != State::Closed);
+    alive.or_else(|| of_both().next()).copied()
 }
 
 /// An engine with its committed records.
@@ -231,11 +242,7 @@ impl Run {
             },
             None => ends(seg.flow),
         };
-        let found = host
-            .engine
-            .records()
-            .find(|(_, t)| t.local == local && t.remote == remote);
-        let tcb = found.map(|(_, tcb)| *tcb);
+        let tcb = between(&host.engine, local, remote);
         let (irs, next, iss, nxt, una) = tcb.map_or((PEER_ISN, PEER_ISN, 0, 0, 0), |t| {
             let own = |offset: u64| t.iss.wrapping_add(offset as u32);
             let fresh = t.irs == 0 && t.rcv_nxt == tcpd::engine::seq::SYN_OFFSET;
@@ -463,11 +470,7 @@ impl Run {
             return;
         }
         let host = self.host();
-        let found = host
-            .engine
-            .records()
-            .find(|(_, t)| t.local == seg.dst && t.remote == seg.src);
-        host.memory.record = found.map(|(_, tcb)| *tcb);
+        host.memory.record = between(&host.engine, seg.dst, seg.src);
         let meta = SegmentMeta {
             src: seg.src,
             dst: seg.dst,
