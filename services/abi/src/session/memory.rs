@@ -53,7 +53,8 @@ pub mod control {
     pub const TX_TAIL: usize = 0;
     /// u64, application: bytes taken from the receive buffer.
     pub const RX_HEAD: usize = 8;
-    /// u32, application: [`super::shut`] bits, only ever set.
+    /// u32, application: [`super::shut`] bits, only ever set. Written after the last `TX_TAIL`, so
+    /// looked at before it.
     pub const SHUTDOWN: usize = 16;
     /// u32: the incarnation the application has taken from the accept queue; see
     /// [`super::accept`].
