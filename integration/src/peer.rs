@@ -1,5 +1,7 @@
 //! Peers: what the other end of a connection does, on the kernel's sockets or on the stack's.
 
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -21,10 +23,15 @@ pub trait Stream: Read + Write + Send + Sized + 'static {
     /// # Errors
     /// Never, for times that are not zero.
     fn patience(&self, time: Duration) -> io::Result<()>;
+    /// Has closing wait until all is acknowledged, at most so many seconds (`SO_LINGER`).
+    ///
+    /// # Errors
+    /// Never, on a connected socket.
+    fn linger_for(&self, seconds: u16) -> io::Result<()>;
 }
 
 macro_rules! stream {
-    ($type:ty) => {
+    ($type:ty, $linger:expr) => {
         impl Stream for $type {
             fn again(&self) -> io::Result<Self> {
                 self.try_clone()
@@ -36,12 +43,27 @@ macro_rules! stream {
                 self.set_read_timeout(Some(time))?;
                 self.set_write_timeout(Some(time))
             }
+            fn linger_for(&self, seconds: u16) -> io::Result<()> {
+                $linger(self, seconds)
+            }
         }
     };
 }
 
-stream!(std::net::TcpStream);
-stream!(libsocket::TcpStream);
+fn kernel_linger(stream: &std::net::TcpStream, seconds: u16) -> io::Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: seconds.into(),
+    };
+    Ok(setsockopt(stream, sockopt::Linger, &linger)?)
+}
+
+fn stack_linger(stream: &libsocket::TcpStream, seconds: u16) -> io::Result<()> {
+    stream.set_linger(Some(Duration::from_secs(seconds.into())))
+}
+
+stream!(std::net::TcpStream, kernel_linger);
+stream!(libsocket::TcpStream, stack_linger);
 
 /// Sends everything it receives back, then FIN after FIN.
 ///

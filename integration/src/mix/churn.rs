@@ -5,7 +5,7 @@ use crate::peer::Stream;
 use anyhow::{Context, Result, ensure};
 use std::net::Shutdown;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long one connection may take from its opening to its end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +38,9 @@ pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()>
     }
     Ok(())
 }
+
+/// Seconds that closing may wait, on some.
+const LINGER: u16 = 20;
 
 /// The connection that says that it is the last.
 const LAST: u64 = u64::MAX;
@@ -72,6 +75,17 @@ fn exchange<S: Stream>(connect: &mut impl FnMut() -> Result<S>, id: u64) -> Resu
     if id.is_multiple_of(2) {
         let rest = stream.read(&mut back).context("waiting for the end")?;
         ensure!(rest == 0, "something more came");
+    }
+    if id.is_multiple_of(3) {
+        // The peer acknowledges at once; so whoever dies meanwhile, this ends before its time.
+        stream.linger_for(LINGER)?;
+        let begin = Instant::now();
+        drop(stream);
+        let took = begin.elapsed();
+        ensure!(
+            took < Duration::from_secs(LINGER.into()) / 2,
+            "closing lingered for {took:?}"
+        );
     }
     Ok(())
 }

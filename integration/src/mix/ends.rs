@@ -139,4 +139,8 @@ impl Stream for End {
     fn patience(&self, time: Duration) -> io::Result<()> {
         either!(self, Self, one => one.patience(time))
     }
+
+    fn linger_for(&self, seconds: u16) -> io::Result<()> {
+        either!(self, Self, one => one.linger_for(seconds))
+    }
 }

@@ -3,8 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use integration::Trials;
-use libsocket::Stack;
-use libsocket::{SockOpt, SockOptName};
+use libsocket::{SockOpt, SockOptName, Stack};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
