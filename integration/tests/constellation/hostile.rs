@@ -27,16 +27,16 @@ pub(crate) fn add(trials: &mut Trials) {
 }
 
 /// Process ids of all daemons.
-fn pids(lab: &Lab) -> Result<Vec<Option<u32>>> {
+pub(crate) fn pids(lab: &Lab) -> Result<Vec<Option<u32>>> {
     Ok(lab.status()?.daemons.iter().map(|d| d.pid).collect())
 }
 
-/// A link-layer address to send frames by an interface.
-fn interface_address(name: &str) -> Result<LinkAddr> {
+/// A link-layer address to send frames by an interface, or to receive those of a protocol there.
+pub(crate) fn interface_address(name: &str, protocol: u16) -> Result<LinkAddr> {
     let index = i32::try_from(if_nametoindex(name)?)?;
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET)?,
-        sll_protocol: 0,
+        sll_protocol: protocol.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -66,7 +66,7 @@ fn random_frames() -> Result<()> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    let to = interface_address(&lab.host_interface)?;
+    let to = interface_address(&lab.host_interface, 0)?;
     let mut random = fastrand::Rng::with_seed(11);
     let mac = stack_mac(&lab)?;
     for i in 0..10_000 {
@@ -92,7 +92,7 @@ fn random_frames() -> Result<()> {
 }
 
 /// The stack's own link-layer address, learned by the kernel.
-fn stack_mac(lab: &Lab) -> Result<[u8; 6]> {
+pub(crate) fn stack_mac(lab: &Lab) -> Result<[u8; 6]> {
     let table = std::fs::read_to_string("/proc/net/arp")?;
     let line = table
         .lines()

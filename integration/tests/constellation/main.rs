@@ -13,6 +13,7 @@ mod corrupt;
 mod counters;
 mod crash_points;
 mod faults;
+mod floods;
 mod hostile;
 mod linger;
 mod marks;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         scribbled::add(trials);
         counters::add(trials);
         hostile::add(trials);
+        floods::add(trials);
         faults::add(trials);
         crash_points::add(trials);
         campaign::add(trials);
