@@ -86,8 +86,7 @@ fn until_acknowledged() -> Result<()> {
         ensure!(!closing.is_finished(), "it did not wait");
         read_all(&theirs)?;
         let read = Instant::now();
-        let took = joined(closing)?;
-        ensure!(took >= 400 * MS, "waited only {took:?}");
+        joined(closing)?;
         ensure!(
             read.elapsed() < 1000 * MS,
             "closed {:?} after the peer had read all",
