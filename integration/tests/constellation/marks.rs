@@ -2,16 +2,16 @@
 //! slows down as for a loss, and nothing is lost or sent again.
 
 use crate::path::{
-    CWND, DELIVERED_CE, Info, SSTHRESH, TOTAL_RETRANS, info_of_kernel, info_of_stack,
+    CWND, DELIVERED_CE, Info, OPTIONS, SSTHRESH, TOTAL_RETRANS, info_of_kernel, info_of_stack,
 };
 use abi::config::Impairment;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration::Trials;
 use integration::transfer::{Writes, one_way};
 use libsocket::Stack;
 use nix::sys::socket::{setsockopt, sockopt::TcpCongestion};
 use std::ffi::OsString;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use strata::lab::{Lab, LabConfig, LabDevice};
 use strata::link::{Link, Port};
@@ -24,6 +24,9 @@ pub(crate) fn add(trials: &mut Trials) {
 const NEAR: &str = "marks0";
 const FAR: &str = "marks1";
 const PORT: u16 = 5001;
+
+/// `TCPI_OPT_ECN`.
+const OPT_ECN: u8 = 8;
 
 /// A path without loss, so quick that a few megabytes take a second.
 fn clean() -> Impairment {
@@ -71,6 +74,24 @@ fn marks() -> Result<()> {
     link.stop()
 }
 
+/// A connection whose ends have agreed upon marks. RFC 3168 6.1.1.1: a SYN that had to be sent again,
+/// because the first neighbour resolution takes long on a busy machine, does not ask for them.
+fn capable(
+    stack: &Stack,
+    listener: &TcpListener,
+    to: SocketAddr,
+) -> Result<(libsocket::TcpStream, TcpStream)> {
+    for _ in 0..5 {
+        let ours = stack.connect(to)?;
+        let (theirs, _) = listener.accept()?;
+        if info_of_stack(&ours)?.u8(OPTIONS) & OPT_ECN != 0 {
+            return Ok((ours, theirs));
+        }
+        eprintln!("marks were not agreed upon");
+    }
+    bail!("five connections without marks")
+}
+
 fn sends(lab: &Lab, far: &Namespace, link: &Link, port: u16, stack_sends: bool) -> Result<()> {
     let path = link.path(&clean(), &clean());
     link.assign(port, path);
@@ -78,8 +99,7 @@ fn sends(lab: &Lab, far: &Namespace, link: &Link, port: u16, stack_sends: bool) 
     let listener = far.run(move || TcpListener::bind((host, port)))??;
     // The kernel's default may be one that marks do not concern.
     setsockopt(&listener, TcpCongestion, &OsString::from("cubic"))?;
-    let ours = Stack::open(lab.path()).connect((host, port))?;
-    let (theirs, _) = listener.accept()?;
+    let (ours, theirs) = capable(&Stack::open(lab.path()), &listener, (host, port).into())?;
     // The handshake carries no data and takes no marks: it would be lost.
     let ways = match stack_sends {
         true => [marking(), clean()],

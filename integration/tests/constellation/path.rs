@@ -28,7 +28,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Info(Vec<u8>);
 
 impl Info {
-    fn u8(&self, at: usize) -> u8 {
+    pub(crate) fn u8(&self, at: usize) -> u8 {
         self.0[at]
     }
     pub(crate) fn u32(&self, at: usize) -> u32 {
@@ -63,7 +63,7 @@ pub(crate) fn info_of_stack(stream: &libsocket::TcpStream) -> Result<Info> {
     Ok(Info(bytes))
 }
 
-const OPTIONS: usize = 5;
+pub(crate) const OPTIONS: usize = 5;
 const WSCALE: usize = 6;
 const SND_MSS: usize = 16;
 const RTT: usize = 68;
