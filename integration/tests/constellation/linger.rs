@@ -9,6 +9,9 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use strata::lab::{Lab, LabConfig};
@@ -213,6 +216,23 @@ fn where_linux_does() -> Result<()> {
     drop(theirs);
     let took = joined(closing)?;
     ensure!(took < 1000 * MS, "a reset ended it after {took:?}");
+    // A signal that is handled ends it, as the kernel's; the rest goes on behind the scenes.
+    let (theirs, ours) = stuck(&lab, &stack)?;
+    ours.set_linger(Some(20_000 * MS))?;
+    let seen = Arc::new(AtomicBool::new(false));
+    let handler = signal_hook::flag::register(Signal::SIGUSR2 as i32, Arc::clone(&seen))?;
+    let closing = close(ours);
+    sleep(200 * MS);
+    ensure!(!closing.is_finished(), "it did not wait");
+    #[allow(unsafe_code, reason = "nix is built without pthread_kill")]
+    // SAFETY: the thread is not joined yet, so its name is good.
+    let sent = unsafe { libc::pthread_kill(closing.as_pthread_t(), Signal::SIGUSR2 as i32) };
+    ensure!(sent == 0);
+    let took = joined(closing)?;
+    ensure!(took < 2000 * MS, "a signal ended it after {took:?}");
+    ensure!(seen.load(Ordering::Relaxed), "the signal was not handled");
+    signal_hook::low_level::unregister(handler);
+    read_all(&theirs)?;
     // All is acknowledged already, and the peer keeps its end open.
     let (theirs, ours) = crate::tcp::connect(&lab, &stack, true)?;
     ours.set_linger(Some(20_000 * MS))?;
