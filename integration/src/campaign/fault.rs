@@ -284,8 +284,8 @@ impl Injector {
         random: &mut fastrand::Rng,
     ) -> Result<()> {
         scribble(status.pid, memory, random)?;
-        if memory == Memory::Record {
-            let pid = lab.signal("tcpd", Signal::SIGKILL)?;
+        if let Some(layer) = memory.reader(random) {
+            let pid = lab.signal(layer, Signal::SIGKILL)?;
             gone(lab, &[pid])?;
         }
         Ok(())

@@ -18,18 +18,35 @@ pub enum Memory {
     Descriptor,
     /// A socket's words in session memory.
     Session,
-    /// A connection's record; its daemon is killed afterwards, so that it is read.
+    /// The header of a session: its sizes, whether its transport sleeps, which sockets are dirty.
+    Sessions,
+    /// A connection's record, or the word that names its copy; its daemon is killed afterwards, so
+    /// that it is read.
     Record,
+    /// Likewise of udpd's sockets.
+    Sockets,
+    /// Likewise of ipd's neighbours and path MTUs.
+    Neighbours,
+    /// The header of a pool, a ring or a table of records, and what neighbours say there of
+    /// themselves; a layer is killed afterwards, so that they are read.
+    Header,
+    /// Vital signs: progress, notes, counters.
+    Vitals,
 }
 
 impl Memory {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Ring,
         Self::Doorbell,
         Self::Ownership,
         Self::Descriptor,
         Self::Session,
+        Self::Sessions,
         Self::Record,
+        Self::Sockets,
+        Self::Neighbours,
+        Self::Header,
+        Self::Vitals,
     ];
 
     /// For people.
@@ -41,18 +58,40 @@ impl Memory {
             Self::Ownership => "ownership word",
             Self::Descriptor => "descriptor",
             Self::Session => "socket's words",
+            Self::Sessions => "session's header and dirty bits",
             Self::Record => "connection's record, then SIGKILL of tcpd",
+            Self::Sockets => "socket's record, then SIGKILL of udpd",
+            Self::Neighbours => "neighbour's record, then SIGKILL of ipd",
+            Self::Header => "header, then SIGKILL of a layer",
+            Self::Vitals => "vital signs",
         }
     }
 
-    /// How the memory of that kind is named.
-    const fn prefix(self) -> &'static str {
+    /// The layer that is killed afterwards.
+    pub(super) fn reader(self, random: &mut fastrand::Rng) -> Option<&'static str> {
         match self {
-            Self::Ring => "strata-link-",
-            Self::Doorbell => "strata-bell-",
-            Self::Ownership | Self::Descriptor => "strata-pool-",
-            Self::Session => "strata-session",
-            Self::Record => "strata-state-tcpd",
+            Self::Record => Some("tcpd"),
+            Self::Sockets => Some("udpd"),
+            Self::Neighbours => Some("ipd"),
+            Self::Header => random.choice(["netdevd", "ipd", "tcpd", "udpd"]),
+            _ => None,
+        }
+    }
+
+    /// Whether a memory of that name is one.
+    fn is_named(self, name: &str) -> bool {
+        match self {
+            Self::Ring => name.starts_with("strata-link-"),
+            Self::Doorbell => name.starts_with("strata-bell-"),
+            Self::Ownership | Self::Descriptor => name.starts_with("strata-pool-"),
+            Self::Session | Self::Sessions => name == "strata-session",
+            Self::Record => name == "strata-state-tcpd",
+            Self::Sockets => name == "strata-state-udpd",
+            Self::Neighbours => name == "strata-state-ipd",
+            Self::Header => ["strata-pool-", "strata-link-", "strata-state-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix)),
+            Self::Vitals => name.starts_with("strata-vitals-"),
         }
     }
 
@@ -81,7 +120,14 @@ impl Memory {
                 let each = u64::try_from(abi::session::CONTROL_SIZE)?;
                 control + each * random.u64(0..USED_SOCKETS) + 8 * random.u64(0..each / 8)
             }
-            Self::Record => record(file, random)?,
+            Self::Sessions => 8 * random.u64(0..(192 + 8 * USED_SOCKETS.div_ceil(64)) / 8),
+            Self::Record | Self::Sockets | Self::Neighbours => record(file, random)?,
+            // Either copy of the header, or what is behind the first one.
+            Self::Header => random.choice([0, 0, 2048]).unwrap_or(0) + 8 * random.u64(0..26),
+            Self::Vitals => match random.u8(0..3) {
+                0 => 4096 + 8 * random.u64(0..1536),
+                _ => 8 * random.u64(0..17),
+            },
         })
     }
 }
@@ -105,7 +151,7 @@ fn slots(file: &File) -> Result<u64> {
     Ok(slots)
 }
 
-/// Somewhere in the current copy of a record in use (see `shm::records` for the layout).
+/// Somewhere in the current copy of a record in use, or its word (see `shm::records` for the layout).
 fn record(file: &File, random: &mut fastrand::Rng) -> Result<u64> {
     let sizes = word(file, 24)?;
     let (count, len) = (sizes >> 32, sizes & 0xffff_ffff);
@@ -116,6 +162,9 @@ fn record(file: &File, random: &mut fastrand::Rng) -> Result<u64> {
         .filter(|(_, word)| word & 1 != 0)
         .collect();
     let (index, word) = random.choice(used).context("no record is in use")?;
+    if random.u8(0..8) == 0 {
+        return Ok(PAGE + 8 * index);
+    }
     let copy = word >> 1 & 1;
     Ok(copies + (2 * index + copy) * stride + 8 * random.u64(0..(16 + len) / 8))
 }
@@ -132,10 +181,7 @@ pub(super) fn scribble(holder: u32, memory: Memory, random: &mut fastrand::Rng) 
         let target = target.to_string_lossy().into_owned();
         let name = target.strip_prefix("/memfd:").unwrap_or_default();
         let name = name.split(' ').next().unwrap_or_default();
-        let is_one = match memory {
-            Memory::Session | Memory::Record => name == memory.prefix(),
-            _ => name.starts_with(memory.prefix()),
-        };
+        let is_one = memory.is_named(name);
         if is_one {
             files.push((name.to_owned(), path));
         }

@@ -99,9 +99,10 @@ impl Plumbing {
         }
     }
 
-    /// Takes back slots that nobody will free; see [`shm::lost`]. Called when the links are
+    /// Takes back slots that nobody will free (see [`shm::lost`]), and says again what neighbours
+    /// are told. Called when the links are
     /// flushed. Answers when to look again.
-    pub(crate) fn look_for_lost(&mut self, now: Nanos, after: Nanos) -> Nanos {
+    pub(crate) fn look_after_memory(&mut self, now: Nanos, after: Nanos) -> Nanos {
         let pools: Vec<&'static Pool> = self.arena.pools().collect();
         let outgoing = self.links.iter().filter_map(|l| l.link().words(l.side));
         let (pools, when) = (pools.iter().copied(), (now, after));
@@ -116,6 +117,10 @@ impl Plumbing {
         if freed > 0 {
             self.vitals.count(index::LOST, freed.into());
             tracing::warn!(freed, "slots that nobody had were taken back");
+        }
+        let again = self.links.iter().filter(|l| l.link().say_again()).count();
+        if again > 0 {
+            tracing::warn!(again, "something wrote over what a neighbour is told");
         }
         now + after / 4
     }

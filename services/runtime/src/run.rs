@@ -61,7 +61,7 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
         adaptive: Adaptive::detect(),
         draining: false,
         last_look: 0,
-        look_for_lost: 0,
+        look_after_memory: 0,
     };
     this.register()?;
     this.control.send(FromDaemon::Ready);
@@ -168,8 +168,8 @@ struct Loop<S> {
     adaptive: Adaptive,
     draining: bool,
     last_look: Nanos,
-    /// When to look for lost slots again.
-    look_for_lost: Nanos,
+    /// When to look again for what was written over.
+    look_after_memory: Nanos,
 }
 
 impl<S: Service> Loop<S> {
@@ -193,9 +193,10 @@ impl<S: Service> Loop<S> {
         self.control_messages(now);
         while !self.draining {
             let handled = turn(&mut self.service, &mut self.plumbing, now);
-            if now >= self.look_for_lost {
+            if now >= self.look_after_memory {
                 let after = self.config.lost_buffers;
-                self.look_for_lost = self.plumbing.look_for_lost(now, after);
+                self.look_after_memory = self.plumbing.look_after_memory(now, after);
+                self.service.look_again();
             }
             match self.adaptive.after_turn(now, handled) {
                 Next::Again => {
@@ -229,7 +230,7 @@ impl<S: Service> Loop<S> {
             now: clock::now(),
             plumbing: &mut self.plumbing,
         };
-        let looks = self.look_for_lost;
+        let looks = self.look_after_memory;
         let deadline = self.service.deadline().map_or(looks, |d| d.min(looks));
         let timeout = Some(deadline.saturating_sub(cx.now));
         let now = cx.now;

@@ -64,6 +64,10 @@ pub trait Service: Sized {
         let _ = armed;
     }
 
+    /// Now and then: look at everything that others may have said. Something may have written over
+    /// the words that tell where to look.
+    fn look_again(&mut self) {}
+
     /// When [`poll`](Self::poll) must run again at the latest.
     fn deadline(&self) -> Option<Nanos>;
 

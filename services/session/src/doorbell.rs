@@ -35,6 +35,16 @@ impl Sessions {
         self.active = active;
     }
 
+    /// Now and then: takes every socket for dirty, and so every session for one that may have
+    /// been told wrongly that we are awake. Something may have written over the words that say
+    /// what is to be looked at.
+    pub fn look_again(&mut self) {
+        self.scan_all = true;
+        for session in self.all.iter_mut().flatten() {
+            session.replay.get_or_insert(0);
+        }
+    }
+
     /// After arming: whether there is something to do all the same. Sessions armed earlier than
     /// just now have rung if they became dirty.
     #[must_use]

@@ -39,6 +39,7 @@ mod mapped {
     pub(crate) mod allocator;
     pub mod arena;
     pub mod bell;
+    pub(crate) mod header;
     pub(crate) mod layout;
     pub mod link;
     pub mod mapping;

@@ -44,10 +44,12 @@ pub const fn flipped(word: u64) -> u64 {
     (version(word).wrapping_add(1) << 2) | ((word & COPY) ^ COPY) | IN_USE
 }
 
-/// The word of a record taken out of use; version and copy go on.
+/// The word of a record taken out of use; version and copy go on. No copy has that version: should
+/// something write over the word, so that it says "in use", the record is corrupt and not alive
+/// again.
 #[must_use]
 pub const fn cleared(word: u64) -> u64 {
-    word & !IN_USE
+    (version(word).wrapping_add(1) << 2) | (word & COPY)
 }
 
 /// A copy does not carry what its word promises.

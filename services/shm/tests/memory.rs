@@ -130,13 +130,61 @@ fn nothing_outside_a_mapping_is_reached() {
     assert!(!read_only.copy_in(0, &[1]) && !read_only.copy_from(0, &map, 0, 1));
 }
 
+/// A memory whose header, of `len` bytes with magic and checksum, says something else in both
+/// copies.
+fn forged(bytes: &[u8], len: usize, at: usize, value: u32) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for copy in [0, 2048] {
+        bytes[copy + at..copy + at + 4].copy_from_slice(&value.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[copy..copy + len - 4]).to_le_bytes();
+        bytes[copy + len - 4..copy + len].copy_from_slice(&crc);
+    }
+    bytes
+}
+
+#[test]
+fn a_word_written_over_a_header_keeps_nobody_from_attaching() {
+    type Attach = fn(&OwnedFd) -> bool;
+    const TABLE: RecordLayout = RecordLayout {
+        count: 3,
+        len: 40,
+        kind: 1,
+    };
+    let attach: [(OwnedFd, Attach); 3] = [
+        (pool::create("pool", layout()).unwrap(), |fd| {
+            Pool::attach(PoolId(0), fd).is_ok_and(|pool| pool.layout() == layout())
+        }),
+        (shm::link::create("link").unwrap(), |fd| {
+            Link::attach(fd).is_ok()
+        }),
+        (records::create("records", TABLE).unwrap(), |fd| {
+            RecordTable::attach(fd, TABLE).is_ok()
+        }),
+    ];
+    for (fd, attach) in attach {
+        assert!(attach(&fd), "taken into use");
+        let before = bytes_of(&fd);
+        for at in (0..40).chain(2048..2088).step_by(8) {
+            let word = u64::from_le_bytes(before[at..at + 8].try_into().unwrap());
+            for value in [0, u64::MAX, word ^ 1, word ^ 1 << 63, word + 1] {
+                let mut bytes = before.clone();
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                let fd = memfd(&bytes);
+                assert!(attach(&fd), "{value:#x} at {at}");
+                let now = bytes_of(&fd);
+                assert_eq!(now[..16], before[..16]);
+                assert!(attach(&fd));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_pool_with_an_impossible_header_is_refused() {
     let good = pool::create("pool", layout()).unwrap();
     let bytes = bytes_of(&good);
     let change = |at: usize, value: u32| {
-        let mut bytes = bytes.clone();
-        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let bytes = forged(&bytes, 36, at, value);
         Pool::attach(PoolId(0), &memfd(&bytes)).map(|_| ())
     };
     assert!(matches!(
@@ -537,14 +585,22 @@ fn links_carry_registrations_and_the_device() {
     };
     lower.set_device(device);
     assert_eq!(upper.device(), device);
+
+    // What is written over is not believed, and said again.
     let raw = Mapping::map(&fd, 0, true).unwrap();
-    raw.u32_at(64).unwrap().store(u32::MAX, Ordering::Relaxed);
-    raw.u32_at(68).unwrap().store(0x10_0000, Ordering::Relaxed);
-    assert_eq!(
-        lower.registered().count(),
-        14,
-        "numbers that are none are left out"
-    );
+    for at in [64, 68, 96, 192] {
+        raw.u32_at(at).unwrap().store(u32::MAX, Ordering::Relaxed);
+        assert_eq!(lower.registered().collect::<Vec<_>>(), [1; 15]);
+        assert!(upper.say_again() && !upper.say_again());
+    }
+    for at in [128, 136, 200] {
+        raw.u32_at(at).unwrap().store(u32::MAX, Ordering::Relaxed);
+        assert_eq!(upper.device(), device);
+        assert!(lower.say_again() && !lower.say_again());
+    }
+    let restarted = Link::attach(&fd).unwrap();
+    assert_eq!(restarted.registered().count(), 15);
+    assert_eq!(restarted.device(), device);
 
     let mut up = lower.producer(Side::Lower).unwrap();
     assert!(up.push(77));
@@ -554,8 +610,8 @@ fn links_carry_registrations_and_the_device() {
     assert!(lower.consumer(Side::Lower).unwrap().is_empty());
 
     for (at, what) in [(0, "magic"), (8, "version")] {
-        let mut bytes = bytes_of(&fd);
-        bytes[at] ^= 1;
+        let bytes = bytes_of(&fd);
+        let bytes = forged(&bytes, 20, at, 3);
         let refused = Link::attach(&memfd(&bytes));
         assert!(
             matches!(refused, Err(ShmError::Layout { what: "link", .. })),

@@ -244,6 +244,10 @@ impl Service for Tcpd {
             || self.engine.wants_output()
     }
 
+    fn look_again(&mut self) {
+        self.sessions.look_again();
+    }
+
     fn arm(&mut self, armed: bool) {
         self.sessions.arm(armed);
     }

@@ -114,6 +114,10 @@ impl Service for Udpd {
         self.sessions.has_input()
     }
 
+    fn look_again(&mut self) {
+        self.sessions.look_again();
+    }
+
     fn arm(&mut self, armed: bool) {
         self.sessions.arm(armed);
     }

@@ -1,25 +1,33 @@
 //! A link: the memory between an upper and a lower neighbour.
 //!
 //! ```text
-//!   0     magic, version, ring capacity
+//!   0     header, twice: magic u64, version u64
 //!   64    what the upper side registers below (EtherTypes, protocol numbers): u32 count, u32 x 15
 //!   128   what the lower side tells about the device: words, see [`DeviceWords`]
+//!   192   u64 x 2: checks of what is registered, and of the device's words
 //!   4096  ring down (upper produces)
 //!   ...   ring up   (lower produces)
 //! ```
 //!
-//! Registrations are levels, not messages: they are there for whoever is restarted.
+//! Registrations are levels, not messages: they are there for whoever is restarted. Should
+//! something write over them, the reader goes by what it read last, and the writer says it again
+//! ([`Link::say_again`]).
 
 use crate::error::ShmError;
+use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
 use crate::ring::{self, Consumer, Producer, RingWords};
 use crate::sync::Ordering;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use zerocopy::IntoBytes;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-L");
 const REGISTERED: usize = 64;
 const MAX_REGISTERED: usize = 15;
 const DEVICE: usize = 128;
+const REGISTERED_CHECK: usize = 192;
+const DEVICE_CHECK: usize = 200;
 const RINGS: usize = 4096;
 
 /// Handles a ring holds.
@@ -45,12 +53,9 @@ pub enum Side {
 pub fn create(name: &str) -> Result<OwnedFd, ShmError> {
     let fd = mapping::create(name, size())?;
     let map = Mapping::map(&fd, size(), true)?;
-    let bad = ShmError::BadLayout("header of a link");
-    map.u32_at(8)
-        .ok_or(bad)?
-        .store(abi::LAYOUT_VERSION, Ordering::Relaxed);
-    let bad = ShmError::BadLayout("header of a link");
-    map.u64_at(0).ok_or(bad)?.store(MAGIC, Ordering::Release);
+    if !header::store(&map, [MAGIC, u64::from(abi::LAYOUT_VERSION)].as_bytes()) {
+        return Err(ShmError::BadLayout("header of a link"));
+    }
     Ok(fd)
 }
 
@@ -73,6 +78,17 @@ pub struct DeviceWords {
 #[derive(Debug)]
 pub struct Link {
     map: Mapping,
+    /// What this process has said.
+    said: Mutex<Words>,
+    /// What it has read last.
+    read: Mutex<Words>,
+}
+
+/// What is registered, and what the device is; each as it is in the memory.
+#[derive(Debug, Default, Clone, Copy)]
+struct Words {
+    registered: Option<[u32; 1 + MAX_REGISTERED]>,
+    device: Option<(u64, u32)>,
 }
 
 impl Link {
@@ -82,23 +98,25 @@ impl Link {
     /// When it is not a sealed link of this layout version.
     pub fn attach(fd: &impl AsFd) -> Result<&'static Self, ShmError> {
         let map = Mapping::map(fd, size(), true)?;
-        let found = map.u64_at(0).map_or(0, |w| w.load(Ordering::Acquire));
-        if found != MAGIC {
-            return Err(ShmError::Layout {
-                what: "link",
-                found,
-                expected: MAGIC,
-            });
+        let mut header = [0; 2];
+        let is_whole = header::load(&map, header.as_mut_bytes());
+        for (found, expected) in header.into_iter().zip([MAGIC, abi::LAYOUT_VERSION.into()]) {
+            if found != expected {
+                return Err(ShmError::Layout {
+                    what: "link",
+                    found,
+                    expected,
+                });
+            }
         }
-        let version = map.u32_at(8).map_or(0, |w| w.load(Ordering::Relaxed));
-        if version != abi::LAYOUT_VERSION {
-            return Err(ShmError::Layout {
-                what: "link",
-                found: version.into(),
-                expected: abi::LAYOUT_VERSION.into(),
-            });
+        if !is_whole {
+            let _ = header::store(&map, header.as_bytes());
         }
-        let this = Box::leak(Box::new(Self { map }));
+        let this = Box::leak(Box::new(Self {
+            map,
+            said: Mutex::default(),
+            read: Mutex::default(),
+        }));
         this.words(Side::Upper)
             .ok_or(ShmError::BadLayout("rings of a link"))?;
         this.words(Side::Lower)
@@ -142,27 +160,45 @@ impl Link {
     /// was registered before; at most 15.
     pub fn register(&self, numbers: &[u16]) {
         let n = numbers.len().min(MAX_REGISTERED);
-        for (i, &number) in numbers.iter().take(n).enumerate() {
-            if let Some(w) = self.map.u32_at(REGISTERED + 4 + i * 4) {
-                w.store(number.into(), Ordering::Relaxed);
+        let mut words = [0; 1 + MAX_REGISTERED];
+        let count = u32::try_from(n).unwrap_or(0);
+        let all = [count].into_iter().chain(numbers.iter().map(|&n| n.into()));
+        for (word, value) in words.iter_mut().zip(all) {
+            *word = value;
+        }
+        lock(&self.said).registered = Some(words);
+        self.say_registered(&words);
+    }
+
+    fn say_registered(&self, words: &[u32; 1 + MAX_REGISTERED]) {
+        for (at, &value) in (REGISTERED..).step_by(4).zip(words) {
+            if let Some(w) = self.map.u32_at(at) {
+                w.store(value, Ordering::Relaxed);
             }
         }
-        if let Some(w) = self.map.u32_at(REGISTERED) {
+        if let Some(w) = self.map.u64_at(REGISTERED_CHECK) {
             // Release: pairs with the Acquire in `registered`.
-            w.store(u32::try_from(n).unwrap_or(0), Ordering::Release);
+            w.store(check(words), Ordering::Release);
         }
     }
 
     /// Lower side: what is registered now.
-    pub fn registered(&self) -> impl Iterator<Item = u16> + '_ {
-        let n = self
+    pub fn registered(&self) -> impl Iterator<Item = u16> + use<> {
+        let found = self
             .map
-            .u32_at(REGISTERED)
-            .map_or(0, |w| w.load(Ordering::Acquire)) as usize;
-        (0..n.min(MAX_REGISTERED)).filter_map(|i| {
-            let w = self.map.u32_at(REGISTERED + 4 + i * 4)?;
-            u16::try_from(w.load(Ordering::Relaxed)).ok()
-        })
+            .u64_at(REGISTERED_CHECK)
+            .map_or(0, |w| w.load(Ordering::Acquire));
+        let mut words = [0; 1 + MAX_REGISTERED];
+        for (at, word) in (REGISTERED..).step_by(4).zip(&mut words) {
+            *word = self.map.u32_at(at).map_or(0, |w| w.load(Ordering::Relaxed));
+        }
+        let mut read = lock(&self.read);
+        if found == check(&words) {
+            read.registered = Some(words);
+        }
+        let [n, numbers @ ..] = read.registered.unwrap_or_default();
+        let numbers = numbers.into_iter().take(n as usize);
+        numbers.filter_map(|n| u16::try_from(n).ok())
     }
 
     /// Lower side: says what the device is.
@@ -170,24 +206,44 @@ impl Link {
         let [a, b, c, e, f, g] = d.mac;
         let word = u64::from_le_bytes([a, b, c, e, f, g, 0, 0]) | u64::from(d.mtu) << 48;
         let flags = 1 | u32::from(d.checksum) << 1 | u32::from(d.segmentation) << 2;
-        if let (Some(w), Some(fl)) = (self.map.u64_at(DEVICE), self.map.u32_at(DEVICE + 8)) {
+        lock(&self.said).device = Some((word, flags));
+        self.say_device(word, flags);
+    }
+
+    fn say_device(&self, word: u64, flags: u32) {
+        let words = (
+            self.map.u64_at(DEVICE),
+            self.map.u32_at(DEVICE + 8),
+            self.map.u64_at(DEVICE_CHECK),
+        );
+        if let (Some(w), Some(f), Some(c)) = words {
             w.store(word, Ordering::Relaxed);
+            f.store(flags, Ordering::Relaxed);
             // Release: pairs with the Acquire in `device`.
-            fl.store(flags, Ordering::Release);
+            c.store(device_check(word, flags), Ordering::Release);
         }
     }
 
     /// Upper side: what the driver said of the device.
     #[must_use]
     pub fn device(&self) -> DeviceWords {
+        let found = self
+            .map
+            .u64_at(DEVICE_CHECK)
+            .map_or(0, |w| w.load(Ordering::Acquire));
         let flags = self
             .map
             .u32_at(DEVICE + 8)
-            .map_or(0, |w| w.load(Ordering::Acquire));
+            .map_or(0, |w| w.load(Ordering::Relaxed));
         let word = self
             .map
             .u64_at(DEVICE)
             .map_or(0, |w| w.load(Ordering::Relaxed));
+        let mut read = lock(&self.read);
+        if found == device_check(word, flags) {
+            read.device = Some((word, flags));
+        }
+        let (word, flags) = read.device.unwrap_or_default();
         let [a, b, c, e, f, g, lo, hi] = word.to_le_bytes();
         DeviceWords {
             present: flags & 1 != 0,
@@ -197,4 +253,57 @@ impl Link {
             segmentation: flags & 4 != 0,
         }
     }
+
+    /// Says again what this process has said, if it is not what is there. Answers whether it was
+    /// not: something wrote over it.
+    pub fn say_again(&self) -> bool {
+        let said = *lock(&self.said);
+        let is_there = |at: usize, check: u64| {
+            self.map
+                .u64_at(at)
+                .is_some_and(|w| w.load(Ordering::Relaxed) == check)
+        };
+        let mut again = false;
+        if let Some(words) = said.registered {
+            let there = (REGISTERED..).step_by(4).zip(&words).all(|(at, &word)| {
+                let now = self.map.u32_at(at).map(|w| w.load(Ordering::Relaxed));
+                now == Some(word)
+            });
+            if !there || !is_there(REGISTERED_CHECK, check(&words)) {
+                self.say_registered(&words);
+                again = true;
+            }
+        }
+        if let Some((word, flags)) = said.device {
+            let now = (
+                self.map.u64_at(DEVICE).map(|w| w.load(Ordering::Relaxed)),
+                self.map
+                    .u32_at(DEVICE + 8)
+                    .map(|w| w.load(Ordering::Relaxed)),
+            );
+            if now != (Some(word), Some(flags))
+                || !is_there(DEVICE_CHECK, device_check(word, flags))
+            {
+                self.say_device(word, flags);
+                again = true;
+            }
+        }
+        again
+    }
+}
+
+/// A poisoned lock is one whose holder panicked, which ends a daemon.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Of words as they are: 0 for nothing but zeros, which is a memory that nobody has written.
+fn check(words: &[u32]) -> u64 {
+    words.iter().fold(0, |sum: u64, &word| {
+        (sum.rotate_left(7) ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    })
+}
+
+fn device_check(word: u64, flags: u32) -> u64 {
+    (word.rotate_left(7) ^ u64::from(flags)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -1,7 +1,7 @@
 //! A pool: slots of packet memory in one memfd, allocated by one producing service.
 //!
 //! ```text
-//!   0      header: magic, version, slots and sizes of the two classes          (one page)
+//!   0      header, twice: magic, version, slots and sizes of the two classes   (one page)
 //!   4096   ownership words   u64  [slots]
 //!   ...    descriptors       192  [slots]
 //!   ...    buffers           small [small_slots], then large [large_slots]     (page aligned)
@@ -12,6 +12,7 @@
 //! What a claimed slot becomes is in `skbuff`, who hands out free ones in `allocator`.
 
 use crate::error::{PeerFault, ShmError};
+use crate::mapped::header;
 use crate::mapped::layout::{DESC_STRIDE, WORDS_OFFSET};
 pub use crate::mapped::layout::{PoolLayout, SizeClass};
 use crate::mapped::mapping::{self, Mapping};
@@ -24,9 +25,21 @@ use abi::skbuff::{DESC_BASE, MAX_FRAGS, SkBuffDesc};
 use abi::{Handle, PoolId, ServiceId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-P");
+
+#[derive(Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Header {
+    magic: u64,
+    version: u32,
+    small_slots: u32,
+    small_size: u32,
+    large_slots: u32,
+    large_size: u32,
+    zero: u32,
+}
 
 /// Makes a pool's memory.
 ///
@@ -36,15 +49,6 @@ pub fn create(name: &str, layout: PoolLayout) -> Result<OwnedFd, ShmError> {
     layout.check()?;
     let fd = mapping::create(name, layout.size())?;
     let map = Mapping::map(&fd, layout.size(), true)?;
-    let header: [u32; 6] = [
-        abi::LAYOUT_VERSION,
-        layout.small_slots,
-        layout.small_size,
-        layout.large_slots,
-        layout.large_size,
-        0,
-    ];
-    let ok = map.copy_in(8, header.as_bytes());
     let words = map
         .u64s_at(WORDS_OFFSET, layout.slots() as usize)
         .ok_or(ShmError::BadLayout("words of a pool"))?;
@@ -54,9 +58,17 @@ pub fn create(name: &str, layout: PoolLayout) -> Result<OwnedFd, ShmError> {
             Ordering::Relaxed,
         );
     }
-    match map.u64_at(0) {
-        Some(magic) if ok => magic.store(MAGIC, Ordering::Release),
-        _ => return Err(ShmError::BadLayout("header of a pool")),
+    let header = Header {
+        magic: MAGIC,
+        version: abi::LAYOUT_VERSION,
+        small_slots: layout.small_slots,
+        small_size: layout.small_size,
+        large_slots: layout.large_slots,
+        large_size: layout.large_size,
+        zero: 0,
+    };
+    if !header::store(&map, header.as_bytes()) {
+        return Err(ShmError::BadLayout("header of a pool"));
     }
     Ok(fd)
 }
@@ -97,10 +109,9 @@ impl Pool {
         fd: &impl AsFd,
     ) -> Result<&'static Self, ShmError> {
         let map = Mapping::map(fd, WORDS_OFFSET, true)?;
-        let mut header = [0u32; 6];
-        let magic = map.u64_at(0).map_or(0, |w| w.load(Ordering::Acquire));
-        let _ = map.copy_out(8, header.as_mut_bytes());
-        let [version, small_slots, small_size, large_slots, large_size, _] = header;
+        let mut header = Header::default();
+        let is_whole = header::load(&map, header.as_mut_bytes());
+        let Header { magic, version, .. } = header;
         if magic != MAGIC {
             return Err(ShmError::Layout {
                 what: "pool",
@@ -115,11 +126,14 @@ impl Pool {
                 expected: abi::LAYOUT_VERSION.into(),
             });
         }
+        if !is_whole {
+            return Err(ShmError::BadLayout("header of a pool"));
+        }
         let layout = PoolLayout {
-            small_slots,
-            small_size,
-            large_slots,
-            large_size,
+            small_slots: header.small_slots,
+            small_size: header.small_size,
+            large_slots: header.large_slots,
+            large_size: header.large_size,
         };
         layout.check()?;
         if layout.size() > map.len() {

@@ -1,16 +1,18 @@
 //! A table of records in a memfd; the algorithm is in [`crate::record`].
 //!
 //! ```text
-//!   0     magic u64, layout version u64, kind u64, count << 32 | length u64
+//!   0     header, twice: magic u64, layout version u64, kind u64, count << 32 | length u64
 //!   4096  words u64 [count]
 //!   ...   copies: 2 x stride [count], stride = header + length, rounded to 64
 //! ```
 
 use crate::error::ShmError;
+use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
 use crate::record::{self, COPY_HEADER, Copies, Corrupt};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::AtomicU64;
 use std::os::fd::{AsFd, OwnedFd};
+use zerocopy::IntoBytes;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-R");
 const WORDS: usize = 4096;
@@ -93,41 +95,26 @@ impl RecordTable {
     /// wrote it cannot be succeeded by this one.
     pub fn attach(fd: &impl AsFd, layout: RecordLayout) -> Result<Self, ShmError> {
         let map = Mapping::map(fd, layout.size(), true)?;
-        let bad = || ShmError::BadLayout("header of a record table");
-        let magic = map.u64_at(0).ok_or_else(bad)?;
-        let version = map.u64_at(8).ok_or_else(bad)?;
-        let kind = map.u64_at(16).ok_or_else(bad)?;
-        let sizes = map.u64_at(24).ok_or_else(bad)?;
-        let expected = [
-            (version, u64::from(abi::LAYOUT_VERSION)),
-            (kind, layout.kind),
-            (sizes, u64::from(layout.count) << 32 | u64::from(layout.len)),
-        ];
-        match magic.load(Ordering::Acquire) {
-            0 => {
-                for (word, value) in expected {
-                    word.store(value, Ordering::Relaxed);
-                }
-                magic.store(MAGIC, Ordering::Release);
+        let sizes = u64::from(layout.count) << 32 | u64::from(layout.len);
+        let expected = [MAGIC, u64::from(abi::LAYOUT_VERSION), layout.kind, sizes];
+        let mut header = [0; 4];
+        let is_whole = header::load(&map, header.as_mut_bytes());
+        if !is_whole && header == [0; 4] {
+            if !header::store(&map, expected.as_bytes()) {
+                return Err(ShmError::BadLayout("header of a record table"));
             }
-            MAGIC => {
-                for (word, expected) in expected {
-                    let found = word.load(Ordering::Relaxed);
-                    if found != expected {
-                        return Err(ShmError::Layout {
-                            what: "record table",
-                            found,
-                            expected,
-                        });
-                    }
-                }
-            }
-            found => {
+        } else {
+            let differs = header.into_iter().zip(expected).find(|(f, e)| f != e);
+            if let Some((found, expected)) = differs {
                 return Err(ShmError::Layout {
                     what: "record table",
                     found,
-                    expected: MAGIC,
+                    expected,
                 });
+            }
+            if !is_whole {
+                // Whatever the copies are, what they say is right.
+                let _ = header::store(&map, expected.as_bytes());
             }
         }
         Ok(Self { map, layout })
