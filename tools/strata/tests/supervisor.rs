@@ -359,7 +359,8 @@ fn repeated_deaths_are_slowed_down_and_given_up() {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         f.wait("udpd", |d| d.pid != daemon.pid);
     }
-    f.wait("udpd", |d| d.state == DaemonState::Failed);
+    let failed = f.wait("udpd", |d| d.state == DaemonState::Failed);
+    assert_eq!((failed.streak, failed.starts_in_ms), (4, None));
     assert!(
         f.status()
             .daemons

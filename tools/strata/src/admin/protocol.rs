@@ -157,6 +157,10 @@ pub struct DaemonStatus {
     pub restarts: u32,
     /// How it died last.
     pub last_death: Option<String>,
+    /// How many deaths in quick succession that was.
+    pub streak: u32,
+    /// Milliseconds until it is started again, if it waits for that.
+    pub starts_in_ms: Option<u64>,
     /// Processor time of the living process in milliseconds.
     pub cpu_ms: u64,
     /// Turns of its service loop.

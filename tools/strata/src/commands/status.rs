@@ -1,7 +1,7 @@
 //! `strata status`: the layers, and what they know.
 
 use super::{ask, rundir, table};
-use crate::admin::{Answer, DaemonStatus, Request, Status, call};
+use crate::admin::{Answer, DaemonState, DaemonStatus, Request, Status, call};
 use crate::cli::{Cli, StatusArgs};
 use crate::rundir::RunDir;
 use abi::control::Query;
@@ -87,7 +87,7 @@ fn all(cli: &Cli) -> anyhow::Result<()> {
         let running = status
             .daemons
             .iter()
-            .filter(|daemon| daemon.state == crate::admin::DaemonState::Running);
+            .filter(|daemon| daemon.state == DaemonState::Running);
         rows.push(vec![
             status.name.clone(),
             status.pid.to_string(),
@@ -127,6 +127,7 @@ pub(super) fn render(status: &Status) -> String {
     for daemon in &status.daemons {
         if let Some(death) = &daemon.last_death {
             let _ = write!(text, "\n{} died last of: {death}", daemon.name);
+            text.push_str(&prospects(daemon));
         }
     }
     for held in &status.quarantined {
@@ -146,6 +147,26 @@ pub(super) fn render(status: &Status) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What comes after a death: nothing to say of one that runs again.
+fn prospects(daemon: &DaemonStatus) -> String {
+    let streak = match daemon.streak {
+        0 | 1 => String::new(),
+        n => format!("; {n} deaths in a row"),
+    };
+    match daemon.state {
+        DaemonState::Waiting => {
+            let wait = daemon.starts_in_ms.unwrap_or(0);
+            format!("{streak}; started again in {}", table::time(wait))
+        }
+        DaemonState::Starting => format!("{streak}; being started again"),
+        DaemonState::Failed => format!(
+            "{streak}; given up on: `strata restart {}` tries again",
+            daemon.name
+        ),
+        DaemonState::Running | DaemonState::Draining | DaemonState::Down => String::new(),
+    }
 }
 
 fn row(daemon: &DaemonStatus) -> Vec<String> {
@@ -168,4 +189,105 @@ fn row(daemon: &DaemonStatus) -> Vec<String> {
 
 fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Quarantined;
+
+    fn daemon(state: DaemonState) -> DaemonStatus {
+        let lives = !matches!(
+            state,
+            DaemonState::Waiting | DaemonState::Failed | DaemonState::Down
+        );
+        DaemonStatus {
+            name: "tcpd".to_owned(),
+            pid: lives.then_some(7),
+            state,
+            uptime_ms: (state == DaemonState::Running).then_some(1500),
+            restarts: 6,
+            last_death: Some("killed by SIGSEGV".to_owned()),
+            streak: 6,
+            starts_in_ms: (state == DaemonState::Waiting).then_some(800),
+            cpu_ms: 1230,
+            turns: 5,
+            counters: Vec::new(),
+            pool_used: 1,
+            pool_slots: 10,
+            stored: 0,
+            owns: Vec::new(),
+        }
+    }
+
+    fn lines(state: DaemonState) -> (String, String) {
+        let status = Status {
+            name: "lab".to_owned(),
+            pid: 1,
+            keeper: None,
+            uptime_ms: 2000,
+            run_dir: "/run/lab".to_owned(),
+            daemons: vec![daemon(state)],
+            quarantined: Vec::new(),
+        };
+        let text = render(&status);
+        let line = |begin: &str| {
+            let mut all = text.lines().filter(|line| line.starts_with(begin));
+            all.next().unwrap_or_default().to_owned()
+        };
+        (line("tcpd "), line("tcpd died"))
+    }
+
+    #[test]
+    fn each_state_says_what_comes_next() {
+        let died = "tcpd died last of: killed by SIGSEGV";
+        let cases = [
+            (DaemonState::Running, "running", ""),
+            (DaemonState::Draining, "draining", ""),
+            (DaemonState::Down, "down", ""),
+            (
+                DaemonState::Starting,
+                "starting",
+                "; 6 deaths in a row; being started again",
+            ),
+            (
+                DaemonState::Waiting,
+                "waiting",
+                "; 6 deaths in a row; started again in 800ms",
+            ),
+            (
+                DaemonState::Failed,
+                "failed",
+                "; 6 deaths in a row; given up on: `strata restart tcpd` tries again",
+            ),
+        ];
+        for (state, name, next) in cases {
+            let (row, death) = lines(state);
+            assert!(row.split_whitespace().any(|word| word == name), "{row}");
+            assert_eq!(death, format!("{died}{next}"));
+        }
+    }
+
+    #[test]
+    fn what_is_quarantined_is_shown_with_its_file() {
+        let status = Status {
+            name: "lab".to_owned(),
+            pid: 1,
+            keeper: Some(2),
+            uptime_ms: 2000,
+            run_dir: "/run/lab".to_owned(),
+            daemons: Vec::new(),
+            quarantined: vec![Quarantined {
+                layer: "ipd".to_owned(),
+                what: "UDP 10.0.0.1:5 to 10.0.0.2:6".to_owned(),
+                crashes: 3,
+                for_ms: 61_000,
+                file: Some("x.pcapng".to_owned()),
+            }],
+        };
+        let text = render(&status);
+        let line = "quarantined for 1min 1s: UDP 10.0.0.1:5 to 10.0.0.2:6, at work in 3 crashes \
+                    of ipd; see x.pcapng\n";
+        assert!(text.ends_with(line), "{text}");
+    }
 }

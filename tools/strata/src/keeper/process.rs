@@ -181,9 +181,10 @@ impl Keeper {
     }
 
     fn unshare(&mut self, region: RegionId) {
-        if self.held.remove(&Key::Region(region)).is_some() {
-            self.tell_netdevds(&ToWorker::RegionGone(region), &[]);
-        }
+        // Even of one that is not held: a supervisor that died may have had it forgotten here, and
+        // told no netdevd.
+        self.held.remove(&Key::Region(region));
+        self.tell_netdevds(&ToWorker::RegionGone(region), &[]);
     }
 
     fn tell_netdevds(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) {

@@ -310,6 +310,11 @@ impl Daemon {
                 .map(|ready| now.saturating_sub(ready) / 1_000_000),
             restarts: self.incarnations.saturating_sub(1),
             last_death: self.last_death.clone(),
+            streak: self.streak,
+            starts_in_ms: match self.state {
+                State::Waiting(at) => Some(at.saturating_sub(now) / 1_000_000),
+                _ => None,
+            },
             cpu_ms: pid.map_or(0, cpu_ms),
             turns: self.gauges.vitals.turns(),
             counters: self.gauges.vitals.counters(),

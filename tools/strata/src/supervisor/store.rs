@@ -105,9 +105,15 @@ impl Regions {
         Self { shared }
     }
 
-    /// Takes it back; whether it was there and `by`'s.
+    /// Takes it back; whether it is `by`'s and netdevds are to be told. They are even of one that
+    /// is not there: a supervisor that died may have forgotten it, in the keeper too, and told
+    /// nobody.
     pub(super) fn unshare(&mut self, by: ServiceId, id: RegionId) -> bool {
-        id.transport() == by && self.shared.remove(&id).is_some()
+        let own = id.transport() == by;
+        if own {
+            self.shared.remove(&id);
+        }
+        own
     }
 
     /// Every region, for a netdevd that starts.
@@ -181,5 +187,7 @@ mod tests {
         assert!(!regions.unshare(udpd, id));
         assert!(regions.unshare(tcpd, id));
         assert_eq!(regions.iter().count(), 0);
+        // Its predecessor had the message, forgot the region and died: netdevds map it still.
+        assert!(regions.unshare(tcpd, id));
     }
 }
