@@ -6,6 +6,7 @@ use integration::Trials;
 use libsocket::{SockOpt, SockOptName, Stack};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use shm::crash::{Point, Trigger, VARIABLE};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use strata::lab::{Lab, LabConfig};
+use strata::topology::TCPD;
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add(
@@ -23,6 +25,7 @@ pub(crate) fn add(trials: &mut Trials) {
     );
     trials.add("closing_lingers_no_longer_than_asked", until_timeout);
     trials.add("closing_lingers_across_deaths_of_tcpd", across_deaths);
+    trials.add("closing_lingers_whatever_step_tcpd_dies_at", freed_unsaid);
     trials.add(
         "closing_lingers_at_the_last_descriptor_only",
         last_descriptor,
@@ -150,6 +153,55 @@ fn across_deaths() -> Result<()> {
         let took = joined(closing)?;
         ensure!(took < 5000 * MS, "waited {took:?}");
         lab.wait_replaced("tcpd", old)?;
+    }
+    Ok(())
+}
+
+/// The transport frees the socket and dies before it can say so: its successor knows nothing of it,
+/// but who waits asks again.
+fn freed_unsaid() -> Result<()> {
+    let trigger = Trigger::new()?;
+    let lab = Lab::start(&LabConfig {
+        environment: vec![(VARIABLE.to_owned(), trigger.path())],
+        extra: "[restart]\nat-once = 1000\ngive-up = 0\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let stack = Stack::open(lab.path());
+    for point in [
+        Point::Committed,
+        Point::Released,
+        Point::RecordFlipped,
+        Point::SocketFreed,
+        Point::ReplySent,
+        Point::RequestTaken,
+    ] {
+        let (theirs, ours) = stuck(&lab, &stack)?;
+        ours.set_linger(Some(20_000 * MS))?;
+        let deaths = trigger.deaths();
+        let asking = matches!(point, Point::ReplySent | Point::RequestTaken);
+        if asking {
+            trigger.arm(TCPD, point, 1);
+        }
+        let closing = close(ours);
+        sleep(100 * MS);
+        ensure!(!closing.is_finished(), "it did not wait ({})", point.name());
+        if !asking {
+            trigger.arm(TCPD, point, 1);
+        }
+        read_all(&theirs)?;
+        let read = Instant::now();
+        joined(closing)?;
+        ensure!(
+            read.elapsed() < 3000 * MS,
+            "closed {:?} after the peer had read all; death at {}",
+            read.elapsed(),
+            point.name()
+        );
+        while trigger.deaths() == deaths {
+            ensure!(read.elapsed() < 5000 * MS, "no death at {}", point.name());
+            sleep(MS);
+        }
+        trigger.disarm();
     }
     Ok(())
 }
