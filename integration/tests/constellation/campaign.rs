@@ -10,9 +10,7 @@ pub(crate) fn add(trials: &mut Trials) {
         campaign("SIGKILL of netdevd", Some(Peer::Constellation))?;
         campaign("SIGKILL of tcpd", Some(Peer::Constellation))
     });
-    // A keeper that takes over in the middle keeps the memory of a session that has ended, one
-    // time in thirty.
-    trials.add_ignored("everything_dies_with_another_constellation_as_peer", || {
+    trials.add("everything_dies_with_another_constellation_as_peer", || {
         campaign("SIGKILL", Some(Peer::Constellation))
     });
     trials.add("a_random_word_costs_one_connection_at_most", || {
