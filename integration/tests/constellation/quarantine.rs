@@ -37,6 +37,7 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("a_poisoned_datagram_of_udpd_is_quarantined", || {
         datagram("udpd", UDPD)
     });
+    trials.add("a_quarantine_outlives_the_supervisor", successors);
     trials.add(
         "a_connection_whose_record_kills_tcpd_is_reset_alone",
         record,
@@ -226,6 +227,59 @@ fn datagram(layer: &str, service: ServiceId) -> Result<()> {
         "something of the quarantined flow arrived"
     );
     scene.finish(layer, &held, true)
+}
+
+/// A crash counts under later supervisors too, and so does the quarantine.
+fn successors() -> Result<()> {
+    let Scene {
+        trigger,
+        lab,
+        stack,
+        transfer,
+    } = scene()?;
+    let ours = stack.udp((lab.stack, 0))?;
+    let to = ours.local_addr()?;
+    let poisoner = std::net::UdpSocket::bind((lab.host, 0))?;
+    // ipd knows the neighbour from here on.
+    poisoner.send_to(b"hello", to)?;
+    ours.recv(&mut [0; 64])?;
+    trigger.poison(IPD, POISON, Action::Abort);
+    let poison_until = |over: &dyn Fn() -> Result<bool>| -> Result<()> {
+        let begin = Instant::now();
+        while !over()? {
+            ensure!(begin.elapsed() < PATIENCE, "{} deaths", trigger.deaths());
+            poisoner.send_to(&POISON, to)?;
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    let old = lab.layer("ipd")?.pid.context("no process")?;
+    poison_until(&|| Ok(trigger.deaths() > 0))?;
+    lab.wait_replaced("ipd", old)?;
+    ensure!(lab.status()?.quarantined.is_empty());
+    lab.kill_supervisor()?;
+    lab.adopt()?;
+    poison_until(&|| Ok(!lab.status()?.quarantined.is_empty()))?;
+    let held = lab.status()?.quarantined;
+    ensure!(held.len() == 1 && held[0].crashes == 3, "{held:?}");
+    // How an adopted process ends nobody hears, so that its death does not count.
+    let deaths = trigger.deaths();
+    ensure!(deaths == 3 || deaths == 4, "{deaths} deaths");
+    lab.kill_supervisor()?;
+    lab.adopt()?;
+    let old = lab.signal("ipd", nix::sys::signal::Signal::SIGKILL)?;
+    lab.wait_replaced("ipd", old)?;
+    for _ in 0..20 {
+        poisoner.send_to(&POISON, to)?;
+        sleep(Duration::from_millis(2));
+    }
+    ensure!(trigger.deaths() == deaths, "{} deaths", trigger.deaths());
+    ensure!(lab.status()?.quarantined.len() == 1, "it was let go");
+    transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
+    Ok(())
 }
 
 /// tcpd dies whenever it works on one connection's record, at its start too.

@@ -8,10 +8,16 @@
 //!
 //! What was at work in one crash, or in two, may have been so by chance: a connection that moves
 //! much is often at work. Only a daemon's own end counts, so that killing daemons blames nobody.
-//! The table lives in the supervisor and ends with it; daemons that run keep what they were told.
+//! The table is the supervisor's, which saves it at each change and before the layer runs again: a
+//! supervisor that takes over goes on where its predecessor was.
 
 use abi::suspect::Suspect;
 use abi::{Nanos, ServiceId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// How long a crash is held against what was at work in it.
 const REMEMBERED: Nanos = 60_000_000_000;
@@ -23,7 +29,7 @@ const SUSPECTS: usize = 256;
 const MAX_HELD: usize = 64;
 
 /// What is known of one crash.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// When, in nanoseconds since 1970.
     pub at: u64,
@@ -37,7 +43,7 @@ pub struct Evidence {
     pub len: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     layer: ServiceId,
     suspect: Suspect,
@@ -46,7 +52,7 @@ struct Entry {
 }
 
 /// Something that is quarantined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The layer that died of it.
     pub layer: ServiceId,
@@ -61,13 +67,47 @@ pub struct Held {
 }
 
 /// All suspects.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     suspects: Vec<Entry>,
     held: Vec<Held>,
 }
 
 impl Ledger {
+    /// What was saved at `path`; nothing when nothing was. Times are of the clock since the
+    /// machine's start, which all supervisors share.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not what was saved.
+    pub fn load(path: &Path) -> io::Result<Self> {
+        let file = match OpenOptions::new().read(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            file => file?,
+        };
+        let mut ledger: Self = serde_json::from_reader(BufReader::new(file))?;
+        ledger.suspects.truncate(SUSPECTS);
+        ledger.held.truncate(MAX_HELD);
+        Ok(ledger)
+    }
+
+    /// Saves everything at `path`, for this user alone: packets are in it.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was saved before is still there.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let fresh = path.with_extension("new");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        let mut out = BufWriter::new(file);
+        serde_json::to_writer(&mut out, self)?;
+        out.flush()?;
+        fs::rename(fresh, path)
+    }
+
     /// `suspect` was at work when `layer` crashed. Answers what is known of all its crashes when
     /// these are `limit` (0: never) and it is quarantined from now on.
     pub fn blame(
@@ -245,6 +285,24 @@ mod tests {
         }
         assert_eq!(ledger.held().len(), MAX_HELD);
         assert_eq!(ledger.held()[0].suspect, flow(1000 - 64));
+    }
+
+    #[test]
+    fn a_successor_goes_on_with_what_was_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("suspects");
+        assert_eq!(Ledger::load(&path).unwrap(), Ledger::default());
+        let mut ledger = Ledger::default();
+        ledger.blame(IPD, flow(1), crash(), 2, S);
+        ledger.blame(IPD, flow(2), crash(), 1, S);
+        ledger.saved("a file".to_owned());
+        ledger.save(&path).unwrap();
+        let mut next = Ledger::load(&path).unwrap();
+        assert_eq!(next, ledger);
+        assert!(next.blame(IPD, flow(1), crash(), 2, 2 * S).is_some());
+        assert_eq!(next.of(IPD, None), [flow(2), flow(1)]);
+        fs::write(&path, "{").unwrap();
+        assert!(Ledger::load(&path).is_err());
     }
 
     #[test]

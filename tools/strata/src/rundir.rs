@@ -140,6 +140,12 @@ impl RunDir {
         self.path().join("quarantine")
     }
 
+    /// Who is to blame for crashes, for the next supervisor.
+    #[must_use]
+    pub fn suspects_file(&self) -> PathBuf {
+        self.path().join("suspects")
+    }
+
     /// What supervisor and daemons say.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {

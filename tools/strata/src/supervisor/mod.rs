@@ -189,6 +189,10 @@ impl Supervisor {
         let listener = listener(&options.rundir.admin_socket(), 0o600)?;
         let inbox = Inbox::new().context("cannot make an eventfd")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("epoll")?;
+        let ledger = match found.keeper {
+            Some(_) => quarantine::saved(&options.rundir),
+            None => Ledger::default(),
+        };
         let mut this = Self {
             topology: found.topology,
             plumbing: found.plumbing,
@@ -211,7 +215,7 @@ impl Supervisor {
             next_query: 0,
             mode: Mode::Starting,
             started: clock::now(),
-            ledger: Ledger::default(),
+            ledger,
         };
         this.watch(&this.signals, Source::Signal)?;
         this.watch(&this.inbox, Source::Inbox)?;

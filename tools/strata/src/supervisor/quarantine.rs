@@ -4,7 +4,8 @@ use super::Supervisor;
 use super::daemon::Daemon;
 use super::spawn::Ended;
 use crate::admin::Quarantined;
-use crate::quarantine::{Evidence, HELD};
+use crate::quarantine::{Evidence, HELD, Ledger};
+use crate::rundir::RunDir;
 use abi::config::{DaemonConfig, Role};
 use abi::control::ToDaemon;
 use abi::skbuff::SkBuffDesc;
@@ -13,9 +14,10 @@ use abi::{Endpoint, Handle, Nanos, ServiceId};
 use anyhow::Context;
 use nix::sys::signal::Signal;
 use runtime::quarantine::identify;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{BufWriter, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 use wire::pcapng::{Direction, LINKTYPE_ETHERNET, LINKTYPE_RAW, Writer};
@@ -44,6 +46,15 @@ pub(super) fn is_crash(ended: Ended) -> bool {
     )
 }
 
+/// Whom a predecessor blamed.
+pub(super) fn saved(rundir: &RunDir) -> Ledger {
+    let path = rundir.suspects_file();
+    Ledger::load(&path).unwrap_or_else(|error| {
+        tracing::warn!("{} is of no use: {error}", path.display());
+        Ledger::default()
+    })
+}
+
 impl Supervisor {
     /// The configuration of a daemon, with what it is to leave alone.
     pub(super) fn config_of(&self, daemon: &Daemon, incarnation: u32) -> DaemonConfig {
@@ -68,6 +79,7 @@ impl Supervisor {
         let name = daemon.service.name.clone();
         tracing::info!("{name} was at work on {suspect}");
         let Some(crashes) = self.ledger.blame(id, suspect, evidence, limit, now) else {
+            self.save_ledger();
             return;
         };
         let count = crashes.len();
@@ -82,13 +94,23 @@ impl Supervisor {
                 "quarantined after {count} crashes of {name}: {suspect}; not saved: {error:#}"
             ),
         }
+        self.save_ledger();
         self.tell_quarantine();
+    }
+
+    /// Saves who is to blame. Without the file a supervisor that takes over begins to count anew.
+    fn save_ledger(&self) {
+        let path = self.options.rundir.suspects_file();
+        if let Err(error) = self.ledger.save(&path) {
+            tracing::warn!("cannot write {}: {error}", path.display());
+        }
     }
 
     /// Lets go what has been quarantined long enough.
     pub(super) fn expire_quarantine(&mut self, now: Nanos) {
         if self.ledger.expire(now) {
             tracing::info!("quarantined for {} s: let go", HELD / 1_000_000_000);
+            self.save_ledger();
             self.tell_quarantine();
         }
     }
@@ -143,7 +165,11 @@ impl Supervisor {
 
     fn save(&self, layer: &str, what: &Suspect, crashes: &[Evidence]) -> anyhow::Result<String> {
         let directory = self.options.rundir.quarantine();
-        fs::create_dir_all(&directory)
+        // Packets are nobody else's to read.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         make_room(&directory);
         let at = crashes.last().map_or(0, |crash| crash.at / 1_000_000);

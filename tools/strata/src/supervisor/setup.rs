@@ -66,6 +66,7 @@ pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
         rundir.listener("tcpd"),
         rundir.listener("udpd"),
         rundir.daemons_file(),
+        rundir.suspects_file(),
         rundir.lock_file(),
     ] {
         let _ = fs::remove_file(file);
