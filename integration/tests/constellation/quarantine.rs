@@ -42,6 +42,10 @@ pub(crate) fn add(trials: &mut Trials) {
         "a_connection_whose_record_kills_tcpd_is_reset_alone",
         record,
     );
+    trials.add(
+        "a_socket_whose_record_kills_udpd_is_ended_alone",
+        datagram_socket,
+    );
     trials.add("killed_from_outside_nothing_is_quarantined", killed);
 }
 
@@ -282,6 +286,42 @@ fn successors() -> Result<()> {
     Ok(())
 }
 
+/// The last bytes of an IPv4 `abi::Endpoint`: zeros, family, port.
+fn end_of(port: u16) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[12..14].copy_from_slice(&abi::endpoint::FAMILY_V4.to_ne_bytes());
+    bytes[14..].copy_from_slice(&port.to_ne_bytes());
+    bytes
+}
+
+/// udpd dies whenever it works on one socket's record, at its start too.
+fn datagram_socket() -> Result<()> {
+    let scene = scene()?;
+    let (ours, other) = (
+        scene.stack.udp((scene.lab.stack, 0))?,
+        scene.stack.udp((scene.lab.stack, 0))?,
+    );
+    let theirs = std::net::UdpSocket::bind((scene.lab.host, 0))?;
+    let patience = Some(PATIENCE);
+    ours.set_read_timeout(patience)?;
+    other.set_read_timeout(patience)?;
+    theirs.set_read_timeout(patience)?;
+    let poison = end_of(ours.local_addr()?.port());
+    scene.trigger.poison(UDPD, poison, Action::Abort);
+    ours.send_to(b"the straw", theirs.local_addr()?)?;
+    let held = scene.wait_quarantined("udpd", || Ok(()))?;
+    ensure!(held.what.starts_with("socket "), "{held:?}");
+    let end = ours.recv(&mut [0; 64]);
+    ensure!(end.is_err(), "the application got {end:?}");
+    other.send_to(b"and another", theirs.local_addr()?)?;
+    let mut buffer = [0; 64];
+    let (n, from) = theirs.recv_from(&mut buffer)?;
+    ensure!(&buffer[..n] == b"and another", "{:?} came", &buffer[..n]);
+    theirs.send_to(b"its answer", from)?;
+    ensure!(other.recv(&mut buffer)? == 10);
+    scene.finish("udpd", &held, false)
+}
+
 /// tcpd dies whenever it works on one connection's record, at its start too.
 fn record() -> Result<()> {
     let scene = scene()?;
@@ -289,13 +329,7 @@ fn record() -> Result<()> {
     let (other_theirs, other_ours) = connect(&scene.lab, &scene.stack, false)?;
     theirs.set_read_timeout(Some(PATIENCE))?;
     ours.set_read_timeout(Some(PATIENCE))?;
-    let std::net::SocketAddr::V4(remote) = theirs.local_addr()? else {
-        bail!("not IPv4");
-    };
-    // The last bytes of `abi::Endpoint`: zeros, family, port.
-    let mut poison = [0; 16];
-    poison[12..14].copy_from_slice(&abi::endpoint::FAMILY_V4.to_ne_bytes());
-    poison[14..].copy_from_slice(&remote.port().to_ne_bytes());
+    let poison = end_of(theirs.local_addr()?.port());
     scene.trigger.poison(TCPD, poison, Action::Abort);
     ours.write_all(b"the straw")?;
     let held = scene.wait_quarantined("tcpd", || Ok(()))?;

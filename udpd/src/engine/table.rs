@@ -108,7 +108,10 @@ impl Engine {
                     .is_some_and(Option::is_none)
         });
         let Some(kind) = sound else { return false };
-        self.free.retain(|&f| f != index);
+        // The lowest are last, and taken up first.
+        if let Some(at) = self.free.iter().rposition(|&f| f == index) {
+            self.free.remove(at);
+        }
         self.insert(index, Socket::new(record, kind));
         true
     }

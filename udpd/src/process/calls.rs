@@ -76,6 +76,9 @@ impl Udpd {
         f: impl FnOnce(&mut Self, u32) -> Result<(), Errno>,
     ) -> Result<Answer, Errno> {
         let index = self.index(call, id)?;
+        if let Some(socket) = self.engine.get(index) {
+            self.watch.works_on(index, &socket.record);
+        }
         if !self.engine.done_before(index, call.id) {
             f(self, index)?;
             self.engine.note_request(index, call.id);

@@ -14,6 +14,7 @@
 
 mod calls;
 pub mod counters;
+mod quarantine;
 mod receive;
 mod release;
 mod report;
@@ -50,6 +51,7 @@ fn layout(stack: &StackConfig) -> RecordLayout {
 #[derive(Debug)]
 pub struct Udpd {
     engine: Engine,
+    watch: quarantine::Watch,
     sessions: Sessions,
     table: RecordTable,
     fib: Fib,
@@ -95,6 +97,7 @@ impl Service for Udpd {
         handled += self.receive_all(cx, budget);
         handled += self.send_all(cx, budget);
         self.bury(&mut cx.plumbing.store);
+        self.watch.works_on_none();
         handled
     }
 
@@ -132,7 +135,8 @@ impl Service for Udpd {
         }
     }
 
-    fn reconfigure(&mut self, config: &DaemonConfig, _: &mut Context<'_>) {
+    fn reconfigure(&mut self, config: &DaemonConfig, cx: &mut Context<'_>) {
+        self.end_quarantined(config, &mut cx.plumbing.store);
         self.fib = Fib::new(&config.stack);
     }
 
@@ -159,6 +163,7 @@ impl Udpd {
         let Some(socket) = self.engine.get_mut(index) else {
             return false;
         };
+        self.watch.works_on(index, &socket.record);
         let Some(words) = self.sessions.words(socket.place()) else {
             return false;
         };
@@ -226,12 +231,7 @@ impl Udpd {
                 continue;
             };
             self.counts.bump(Counter::AppFaults);
-            if let Some(words) = self.sessions.words(socket) {
-                words.post_error(libc::EPROTO);
-                words.add_events(abi::session::event::RESET);
-            }
-            self.sessions.reset(socket, store);
-            self.sessions.free(socket, store);
+            self.end(socket, libc::EPROTO, store);
         }
     }
 }

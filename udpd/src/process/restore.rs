@@ -1,17 +1,20 @@
 //! Starting: with nothing, or with what a predecessor left.
 
 use super::counters::Counts;
+use super::quarantine::{Watch, holds};
 use super::{SESSIONS, Udpd, layout};
 use crate::engine::queue::Queue;
 use crate::engine::{Engine, Record};
 use abi::config::DaemonConfig;
 use abi::session::{DATAGRAM_ALIGN, SocketState};
+use abi::suspect::Suspect;
 use abi::{Nanos, RegionId};
 use anyhow::Context as _;
 use runtime::{EpollFlags, Fib, Plumbing};
 use session::{Adopted, Known, Params, Sessions, SocketRef, Words};
 use shm::RecordTable;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 impl Udpd {
@@ -49,6 +52,7 @@ impl Udpd {
         getrandom::fill(&mut secret).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
         let capacity = (params.tx_capacity, params.rx_capacity);
         let mut this = Self {
+            watch: Watch(Arc::clone(&plumbing.vitals)),
             engine: Engine::new(layout.count, capacity, config.stack.secret, secret),
             sessions,
             table,
@@ -65,16 +69,25 @@ impl Udpd {
             retry_at: None,
         };
         for index in 0..layout.count {
-            this.take_up_socket(index, plumbing);
+            this.take_up_socket(index, &config.quarantine, plumbing);
         }
+        this.watch.works_on_none();
         this.sessions.finish_restore(&mut plumbing.store);
         Ok(this)
     }
 
-    fn take_up_socket(&mut self, index: u32, plumbing: &mut Plumbing) {
+    fn take_up_socket(&mut self, index: u32, quarantine: &[Suspect], plumbing: &mut Plumbing) {
         use super::counters::Counter;
         let mut record = Record::default();
-        match self.table.load(index, record.as_mut_bytes()) {
+        let loaded = self.table.load(index, record.as_mut_bytes());
+        if loaded == Ok(true) {
+            if holds(quarantine, index, &record) {
+                self.end_record(index, &record, &mut plumbing.store);
+                return;
+            }
+            self.watch.works_on(index, &record);
+        }
+        match loaded {
             Ok(false) => return,
             Ok(true) if self.engine.restore(index, record) => {}
             _ => {

@@ -115,6 +115,9 @@ impl Udpd {
         vitals: &shm::Vitals,
     ) -> (usize, Option<Stop>) {
         let capacity = u64::from(self.engine.capacity().0);
+        if let Some(socket) = self.engine.get(index) {
+            self.watch.works_on(index, &socket.record);
+        }
         for n in 0..share {
             let Some(socket) = self.engine.get(index) else {
                 return (n, None);
