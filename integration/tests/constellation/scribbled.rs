@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use integration::Trials;
 use integration::transfer::{Writes, both_ways};
 use libsocket::Stack;
+use nix::sys::signal::Signal;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::thread;
@@ -13,6 +14,7 @@ use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("buffers_whose_owners_were_scribbled_over_come_back", owners);
+    trials.add("who_starts_again_is_told_what_was_scribbled_over", told);
 }
 
 const PAGE: u64 = 4096;
@@ -86,5 +88,27 @@ fn owners() -> Result<()> {
     ensure!(pids(&lab)? == before, "somebody died:\n{}", lab.log());
     let (theirs, ours) = connect(&lab, &stack, false)?;
     both_ways(ours, theirs, 4 << 20, Writes::MIXED).context("afterwards")?;
+    Ok(())
+}
+
+/// What neighbours tell ipd (protocols, what the device is) is written over, and ipd, which had
+/// read it, dies: its successor is told at once, and not when somebody happens to look.
+fn told() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    for link in memories(&lab, "strata-link-")? {
+        for at in [64, 68, 128, 136, 192, 200] {
+            link.write_all_at(&[0xa5; 4], at)?;
+        }
+    }
+    let old = lab.signal("ipd", Signal::SIGKILL)?;
+    lab.wait_replaced("ipd", old)?;
+    let begin = Instant::now();
+    for stack_opens in [true, false] {
+        let (theirs, ours) = connect(&lab, &stack, stack_opens)?;
+        both_ways(ours, theirs, 1 << 20, Writes::MIXED)?;
+    }
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(4), "only after {took:?}");
     Ok(())
 }

@@ -100,8 +100,7 @@ impl Plumbing {
     }
 
     /// Takes back slots that nobody will free (see [`shm::lost`]), and says again what neighbours
-    /// are told. Called when the links are
-    /// flushed. Answers when to look again.
+    /// are told. Called when the links are flushed. Answers when to look again.
     pub(crate) fn look_after_memory(&mut self, now: Nanos, after: Nanos) -> Nanos {
         let pools: Vec<&'static Pool> = self.arena.pools().collect();
         let outgoing = self.links.iter().filter_map(|l| l.link().words(l.side));
@@ -118,11 +117,17 @@ impl Plumbing {
             self.vitals.count(index::LOST, freed.into());
             tracing::warn!(freed, "slots that nobody had were taken back");
         }
+        self.say_again();
+        now + after / 4
+    }
+
+    /// Says again what neighbours are told, if something wrote over it. Called when the bell rings
+    /// too: one that was started again rings every bell, and knows nothing until it is told.
+    pub(crate) fn say_again(&self) {
         let again = self.links.iter().filter(|l| l.link().say_again()).count();
         if again > 0 {
             tracing::warn!(again, "something wrote over what a neighbour is told");
         }
-        now + after / 4
     }
 
     /// Takes up what the supervisor says is to be left alone.

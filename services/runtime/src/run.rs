@@ -292,6 +292,9 @@ impl<S: Service> Loop<S> {
                 }
             }
         }
+        if rung {
+            self.plumbing.say_again();
+        }
         rung
     }
 
