@@ -23,6 +23,7 @@ mod path;
 mod quarantine;
 mod readiness;
 mod scribbled;
+mod sizes;
 mod tcp;
 mod udp;
 mod urgent;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         linger::add(trials);
         pacing::add(trials);
         path::add(trials);
+        sizes::add(trials);
         marks::add(trials);
         readiness::add(trials);
         corrupt::add(trials);

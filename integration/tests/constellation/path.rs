@@ -34,7 +34,7 @@ impl Info {
     pub(crate) fn u32(&self, at: usize) -> u32 {
         u32::from_ne_bytes(self.0[at..at + 4].try_into().unwrap_or_default())
     }
-    fn u64(&self, at: usize) -> u64 {
+    pub(crate) fn u64(&self, at: usize) -> u64 {
         u64::from_ne_bytes(self.0[at..at + 8].try_into().unwrap_or_default())
     }
 }
@@ -72,7 +72,7 @@ pub(crate) const CWND: usize = 80;
 const ADVMSS: usize = 84;
 const PMTU: usize = 60;
 pub(crate) const TOTAL_RETRANS: usize = 100;
-const ACKED: usize = 120;
+pub(crate) const ACKED: usize = 120;
 const RECEIVED: usize = 128;
 const DELIVERED: usize = 192;
 pub(crate) const DELIVERED_CE: usize = 196;

@@ -240,6 +240,22 @@ pub enum FastOpen {
     Both,
 }
 
+/// What all buffers of TCP may hold together before nothing grows any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcpMemory {
+    /// A share of the machine's memory, in hundredths of a percent.
+    Share(u32),
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// Bytes of each buffer that every TCP socket has of its own.
+pub const TCP_BUFFER_BASE: u32 = 128 << 10;
+
+/// Most bytes of a buffer of TCP.
+pub const TCP_BUFFER_MOST: u32 = 8 << 20;
+
 /// TCP's parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -262,6 +278,14 @@ pub struct TcpConfig {
     pub syn_cookies: bool,
     /// The user timeout option (RFC 5482), both ways.
     pub user_timeout_option: bool,
+    /// Receive buffer in bytes of payload: at the start (at most [`TCP_BUFFER_BASE`]), and the most
+    /// that it grows to by itself (at most [`TCP_BUFFER_MOST`]).
+    pub receive_buffer: [u32; 2],
+    /// Send buffer, likewise.
+    pub send_buffer: [u32; 2],
+    /// Where memory pressure begins: it ends below three quarters of it, and above one and a half
+    /// times it nothing is taken that need not be.
+    pub memory: TcpMemory,
 }
 
 impl Default for TcpConfig {
@@ -276,6 +300,9 @@ impl Default for TcpConfig {
             fast_open_key_ms: 3_600_000,
             syn_cookies: true,
             user_timeout_option: false,
+            receive_buffer: [TCP_BUFFER_BASE, TCP_BUFFER_MOST],
+            send_buffer: [TCP_BUFFER_BASE, TCP_BUFFER_MOST],
+            memory: TcpMemory::Share(625),
         }
     }
 }

@@ -4,27 +4,33 @@
 use super::Tcpd;
 use super::socket;
 use crate::engine::ConnId;
-use crate::engine::memory::{Limits, MemoryConfig};
+use crate::engine::memory::{Limits, MemoryConfig, RING_BASE};
 use abi::Nanos;
+use abi::config::{TCP_BUFFER_BASE, TcpConfig, TcpMemory};
 use session::Empty;
 
-/// Limits that are shares of this machine's memory, as Linux's; where it cannot be read, those of
-/// a machine of 8 GiB.
-pub(super) fn memory_config() -> MemoryConfig {
-    let usual = MemoryConfig::default();
-    let Some(ram) = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| total_ram(&text))
-    else {
-        return usual;
+/// What the configuration says of memory. A share is of this machine's; where that cannot be read,
+/// of a machine of 8 GiB.
+pub(super) fn memory_config(tcp: &TcpConfig) -> MemoryConfig {
+    let pressure = match tcp.memory {
+        TcpMemory::Bytes(bytes) => bytes,
+        TcpMemory::Share(share) => {
+            let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            total_ram(&text).unwrap_or(8 << 30) / 10_000 * u64::from(share)
+        }
     };
-    let limits = Limits::of_ram(ram);
+    let usual = MemoryConfig::default();
+    let sizes = |least, [start, most]: [u32; 2]| [least, start, most];
     MemoryConfig {
-        limits,
-        session: limits.pressure / 2,
+        rmem: sizes(usual.rmem[0], tcp.receive_buffer),
+        wmem: sizes(usual.wmem[0], tcp.send_buffer),
+        limits: Limits::around(pressure),
+        session: pressure / 2,
         ..usual
     }
 }
+
+const _: () = assert!(TCP_BUFFER_BASE == RING_BASE);
 
 /// `MemTotal` of `/proc/meminfo` in bytes.
 fn total_ram(meminfo: &str) -> Option<u64> {
@@ -89,5 +95,22 @@ mod tests {
         let limits = Limits::of_ram(16 << 30);
         assert_eq!(limits.pressure, 1 << 30);
         assert!(limits.low < limits.pressure && limits.pressure < limits.high);
+    }
+
+    #[test]
+    fn the_configuration_says_sizes_and_limits() {
+        let config = memory_config(&TcpConfig {
+            receive_buffer: [16 << 10, 1 << 20],
+            send_buffer: [32 << 10, 2 << 20],
+            memory: TcpMemory::Bytes(64 << 20),
+            ..TcpConfig::default()
+        });
+        assert_eq!(config.rmem, [4_096, 16 << 10, 1 << 20]);
+        assert_eq!(config.wmem, [4_096, 32 << 10, 2 << 20]);
+        assert_eq!(config.limits, Limits::around(64 << 20));
+        assert_eq!(config.session, 32 << 20);
+        let usual = memory_config(&TcpConfig::default());
+        assert_eq!(usual.rmem, MemoryConfig::default().rmem);
+        assert!(usual.limits.pressure > 0);
     }
 }

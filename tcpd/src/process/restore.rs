@@ -52,7 +52,7 @@ fn engine_config(config: &DaemonConfig) -> anyhow::Result<Config> {
             ..OpenConfig::default()
         },
         user_timeout_option: tcp.user_timeout_option,
-        memory: buffers::memory_config(),
+        memory: buffers::memory_config(tcp),
         ..Config::default()
     })
 }

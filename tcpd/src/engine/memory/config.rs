@@ -20,7 +20,12 @@ impl Limits {
     /// Linux's shares of `ram` bytes: about 4.7, 6.2 and 9.4 %.
     #[must_use]
     pub const fn of_ram(ram: u64) -> Self {
-        let pressure = ram / 16;
+        Self::around(ram / 16)
+    }
+
+    /// In Linux's proportion (`tcp_init_mem`) around where pressure begins, in bytes.
+    #[must_use]
+    pub const fn around(pressure: u64) -> Self {
         Self {
             low: pressure / 4 * 3,
             pressure,

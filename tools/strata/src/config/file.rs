@@ -3,7 +3,7 @@
 //! Everything that can be wrong in relation to something else is [`Spanned`], so that the error
 //! can point at it.
 
-use super::units::{HumanDuration, HumanRate, Probability};
+use super::units::{HumanDuration, HumanRate, HumanSize, MemoryShare, Probability};
 use abi::config::{DeviceKind, EcnMode, FastOpen, MtuProbing, Offload};
 use core::net::IpAddr;
 use serde::Deserialize;
@@ -180,6 +180,12 @@ pub struct Tcp {
     pub syn_cookies: Option<bool>,
     /// Whether user timeouts are told to peers and adopted from them (RFC 5482).
     pub user_timeout_option: Option<bool>,
+    /// Receive buffer: at the start, and most.
+    pub receive_buffer: Option<Spanned<[HumanSize; 2]>>,
+    /// Send buffer, likewise.
+    pub send_buffer: Option<Spanned<[HumanSize; 2]>>,
+    /// Where memory pressure begins.
+    pub memory: Option<Spanned<MemoryShare>>,
 }
 
 /// `[udp]`.

@@ -2,10 +2,10 @@
 
 use super::file::{self, PinFile};
 use super::resolve::Problems;
-use super::units::HumanDuration;
+use super::units::{HumanDuration, HumanSize, MemoryShare};
 use super::{Pin, Sizes};
 use crate::policy::RestartPolicy;
-use abi::config::{TcpConfig, UdpConfig};
+use abi::config::{TCP_BUFFER_BASE, TCP_BUFFER_MOST, TcpConfig, TcpMemory, UdpConfig};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use toml::Spanned;
@@ -137,6 +137,66 @@ fn count(
     default
 }
 
+/// What a buffer of TCP holds at the start and at most, in bytes.
+fn buffer(
+    written: Option<&Spanned<[HumanSize; 2]>>,
+    default: [u32; 2],
+    what: &str,
+    problems: &mut Problems,
+) -> [u32; 2] {
+    let Some(written) = written else {
+        return default;
+    };
+    let [start, most] = written.get_ref().map(|size| size.0);
+    let fits = (4_096..=TCP_BUFFER_BASE.into()).contains(&start)
+        && (start..=TCP_BUFFER_MOST.into()).contains(&most);
+    match (u32::try_from(start), u32::try_from(most)) {
+        (Ok(start), Ok(most)) if fits => [start, most],
+        _ => {
+            problems.error(
+                written.span(),
+                format!("{what} from {start} to {most} bytes is out of range"),
+                "write [start, most], with 4KiB to 128KiB at the start, and from there to 8MiB at \
+                 most"
+                    .to_owned(),
+            );
+            default
+        }
+    }
+}
+
+/// Where pressure begins.
+fn memory(
+    written: Option<&Spanned<MemoryShare>>,
+    default: TcpMemory,
+    problems: &mut Problems,
+) -> TcpMemory {
+    let Some(written) = written else {
+        return default;
+    };
+    match *written.get_ref() {
+        MemoryShare::Bytes(bytes) if (1 << 20..1 << 50).contains(&bytes) => TcpMemory::Bytes(bytes),
+        MemoryShare::Share(share) if (0.0001..=0.5).contains(&share) =>
+        {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "1 to 5,000"
+            )]
+            TcpMemory::Share((share * 10_000.0).round() as u32)
+        }
+        _ => {
+            problems.error(
+                written.span(),
+                "`memory` is out of range".to_owned(),
+                "use 1MiB or more, or 0.01% to 50% of the machine's; the default is 6.25%"
+                    .to_owned(),
+            );
+            default
+        }
+    }
+}
+
 /// `[tcp]`.
 pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
     let default = TcpConfig::default();
@@ -187,6 +247,19 @@ pub(super) fn tcp(written: &file::Tcp, problems: &mut Problems) -> TcpConfig {
         user_timeout_option: written
             .user_timeout_option
             .unwrap_or(default.user_timeout_option),
+        receive_buffer: buffer(
+            written.receive_buffer.as_ref(),
+            default.receive_buffer,
+            "`receive-buffer`",
+            problems,
+        ),
+        send_buffer: buffer(
+            written.send_buffer.as_ref(),
+            default.send_buffer,
+            "`send-buffer`",
+            problems,
+        ),
+        memory: memory(written.memory.as_ref(), default.memory, problems),
     }
 }
 

@@ -56,6 +56,28 @@ impl FromStr for HumanSize {
     }
 }
 
+/// A number of bytes as [`HumanSize`], or a share of the machine's memory as a percentage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MemoryShare {
+    /// Bytes.
+    Bytes(u64),
+    /// 1 is all of it.
+    Share(f64),
+}
+
+impl FromStr for MemoryShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.ends_with('%') {
+            let Probability(share) = text.parse()?;
+            return Ok(Self::Share(share));
+        }
+        let HumanSize(bytes) = text.parse()?;
+        Ok(Self::Bytes(bytes))
+    }
+}
+
 /// A rate in kilobits per second: a number and `kbit`, `mbit` or `gbit`, as `tc` writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HumanRate(pub u64);
@@ -165,6 +187,10 @@ macro_rules! deserialize_quantity {
 
 deserialize_quantity!(HumanDuration, "a duration such as \"500ms\"");
 deserialize_quantity!(HumanSize, "a size such as \"4MiB\"");
+deserialize_quantity!(
+    MemoryShare,
+    "a size such as \"512MiB\" or a share such as \"5%\""
+);
 deserialize_quantity!(HumanRate, "a rate such as \"100mbit\"");
 deserialize_quantity!(Probability, "a probability such as 0.01 or \"1%\"");
 
