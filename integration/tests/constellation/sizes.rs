@@ -1,17 +1,20 @@
-//! The sizes of TCP's buffers are what the configuration says.
+//! The sizes of TCP's buffers are what the configuration says, and what is shown of them is true.
 
 use crate::path::{ACKED, info_of_kernel, info_of_stack};
 use crate::tcp::connect;
-use anyhow::{Result, ensure};
+use abi::control::Query;
+use anyhow::{Result, bail, ensure};
 use integration::Trials;
 use libsocket::Stack;
 use std::io::{ErrorKind, Write};
 use std::thread::sleep;
 use std::time::Duration;
+use strata::admin::{Answer, Request};
 use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("buffers_are_as_large_as_configured", sizes);
+    trials.add("memory_and_connections_are_shown", shown);
 }
 
 /// Bytes that can be written until there was no room for a while.
@@ -45,16 +48,57 @@ fn sizes() -> Result<()> {
         let written = fill(&mut ours)?;
         let kept = written - info_of_stack(&ours)?.u64(ACKED);
         ensure!(
-            kept <= 32 << 10 && kept >= 8 << 10,
+            (8 << 10..=32 << 10).contains(&kept),
             "{kept} bytes in the send buffer"
         );
         fill(&mut theirs)?;
         // The kernel counts its SYN.
         let taken = info_of_kernel(&theirs)?.u64(ACKED);
         ensure!(
-            taken <= (48 << 10) + 1 && taken >= 8 << 10,
+            (8 << 10..=(48 << 10) + 1).contains(&taken),
             "{taken} bytes in the receive buffer"
         );
     }
+    Ok(())
+}
+
+/// What `strata status --sockets` and `strata counters` say of memory and of a connection.
+fn shown() -> Result<()> {
+    let lab = Lab::start(&LabConfig {
+        extra: "[tcp]\nmemory = \"64MiB\"\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let stack = Stack::open(lab.path());
+    let (mut theirs, ours) = connect(&lab, &stack, true)?;
+    theirs.write_all(&[7; 50_000])?;
+    ours.set_read_timeout(Some(Duration::from_secs(5)))?;
+    while ours.peek(&mut [0; 50_000])? < 50_000 {
+        sleep(Duration::from_millis(1));
+    }
+    ensure!(lab.counter("tcpd", "memory_limit_bytes")? == 64 << 20);
+    let memory = lab.counter("tcpd", "memory_bytes")?;
+    ensure!(
+        (50_000..1 << 20).contains(&memory),
+        "{memory} bytes charged"
+    );
+    ensure!(lab.counter("tcpd", "memory_pressure")? == 0);
+    ensure!(lab.counter("tcpd", "active_opens")? == 1);
+    let Answer::Table { columns, rows } = lab.ask(&Request::Query {
+        layer: "tcpd".to_owned(),
+        what: Query::Sockets,
+    })?
+    else {
+        bail!("no table");
+    };
+    let of = |name: &str| {
+        let at = columns.iter().position(|column| column == name)?;
+        rows.first()?.get(at).cloned()
+    };
+    ensure!(rows.len() == 1, "{rows:?}");
+    ensure!(of("recv-q").as_deref() == Some("50000"), "{rows:?}");
+    ensure!(of("memory") == Some(memory.to_string()), "{rows:?}");
+    ensure!(of("retrans").as_deref() == Some("0"), "{rows:?}");
+    ensure!(of("ssthresh").as_deref() == Some("-"), "{rows:?}");
+    ensure!(of("srtt_us").is_some_and(|us| us != "0"), "{rows:?}");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! tcpd's counters: their names and indices.
 
+use crate::engine::Stats;
+
 /// Declares the indices and the list of names together, so that they cannot disagree.
 macro_rules! counters {
     ($($index:ident = $name:literal),* $(,)?) => {
@@ -38,8 +40,61 @@ counters! {
     COOKIES_RECEIVED = "syn_cookies_received",
     COOKIES_FAILED = "syn_cookies_failed",
     LISTEN_DROPS = "listen_drops",
+    ACCEPT_DROPS = "accept_drops",
     FAST_OPEN_PASSIVE = "fast_open_passive",
     FAST_OPEN_ACTIVE = "fast_open_active",
     FAST_OPEN_RENEWED = "fast_open_renewed",
+    FAST_OPEN_REFUSED = "fast_open_refused",
     ORPHANS_RESET = "orphans_reset",
+    ACTIVE_OPENS = "active_opens",
+    PASSIVE_OPENS = "passive_opens",
+    RETRANS = "retrans_segs",
+    TIMEOUTS = "retrans_timeouts",
+    ABORTED = "aborted_on_timeout",
+    RESETS_IN = "resets_in",
+    RESETS_OUT = "resets_out",
+    CHALLENGES = "challenge_acks",
+    NO_SOCKET = "no_socket",
+    PAWS_DROPS = "paws_drops",
+    OUT_OF_WINDOW = "out_of_window",
+    NO_ROOM = "no_room",
+    DUPLICATE = "duplicate_bytes",
+    RECYCLED = "time_wait_recycled",
+    MEMORY = "memory_bytes",
+    MEMORY_LIMIT = "memory_limit_bytes",
+    PRESSURE = "memory_pressure",
+    PRESSURES = "memory_pressures",
+    NOT_GROWN = "memory_growth_refused",
+    TRIMMED = "memory_idle_trims",
 }
+
+/// A count of the engine's, as it is shown.
+pub(super) type OfEngine = (usize, fn(&Stats) -> u64);
+
+/// The engine's counts that are shown.
+pub(super) const OF_ENGINE: [OfEngine; 24] = [
+    (COOKIES_SENT, |s| s.cookies_sent),
+    (COOKIES_RECEIVED, |s| s.cookies_received),
+    (COOKIES_FAILED, |s| s.cookies_failed),
+    (LISTEN_DROPS, |s| s.listen_drops),
+    (ACCEPT_DROPS, |s| s.accept_drops),
+    (FAST_OPEN_PASSIVE, |s| s.fast_open_passive),
+    (FAST_OPEN_ACTIVE, |s| s.fast_open_active),
+    (FAST_OPEN_RENEWED, |s| s.fast_open_renewed),
+    (FAST_OPEN_REFUSED, |s| s.fast_open_refused),
+    (ORPHANS_RESET, |s| s.orphans_reset),
+    (ACTIVE_OPENS, |s| s.active_opens),
+    (PASSIVE_OPENS, |s| s.passive_opens),
+    (RETRANS, |s| s.retrans),
+    (TIMEOUTS, |s| s.timeouts),
+    (ABORTED, |s| s.aborted_timeout),
+    (RESETS_IN, |s| s.resets_in),
+    (RESETS_OUT, |s| s.resets_out),
+    (CHALLENGES, |s| s.challenges),
+    (NO_SOCKET, |s| s.no_socket),
+    (PAWS_DROPS, |s| s.paws_drops),
+    (OUT_OF_WINDOW, |s| s.out_of_window),
+    (NO_ROOM, |s| s.no_room),
+    (DUPLICATE, |s| s.duplicate_bytes),
+    (RECYCLED, |s| s.time_wait_recycled),
+];

@@ -24,6 +24,7 @@ mod sending;
 mod socket;
 mod transmit;
 
+use crate::engine::memory::MemoryUse;
 use crate::engine::{Actions, ConnId, Engine, Notice, Route};
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
@@ -34,6 +35,8 @@ use session::{Event, NewSocket, Params, Sessions};
 use socket::Sockets;
 use std::collections::VecDeque;
 
+/// `tcpi_snd_ssthresh` from which on there is none, as Linux has it.
+const INFINITE: u32 = 0x7fff_ffff;
 /// epoll token of the session layer.
 const SESSIONS: u64 = 1;
 /// Segments made in one turn at the most; each may be 64 KiB.
@@ -80,6 +83,8 @@ pub struct Tcpd {
     retry_at: Option<Nanos>,
     /// The engine's counts as last told.
     told: crate::engine::Stats,
+    /// The engine's memory as last told.
+    told_memory: MemoryUse,
     /// The engine stopped for its budget's sake.
     unfinished: bool,
     /// Restored sockets that nobody waits for and that are not settled: record and incarnation.
@@ -292,9 +297,14 @@ impl Service for Tcpd {
 impl Tcpd {
     fn socket_table(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let columns = [
-            "proto", "state", "recv-q", "send-q", "local", "peer", "cwnd", "srtt_us",
+            "proto", "state", "recv-q", "send-q", "local", "peer", "cwnd", "ssthresh", "srtt_us",
+            "unacked", "retrans", "memory",
         ];
         let address = |e: abi::Endpoint| e.socket_addr().map_or("*".to_owned(), |a| a.to_string());
+        let ssthresh = |n: u32| match n {
+            INFINITE.. => "-".to_owned(),
+            n => n.to_string(),
+        };
         let rows = self
             .engine
             .records()
@@ -311,7 +321,11 @@ impl Tcpd {
                     address(tcb.local),
                     address(tcb.remote),
                     info.snd_cwnd.to_string(),
+                    ssthresh(info.snd_ssthresh),
                     info.rtt.to_string(),
+                    info.unacked.to_string(),
+                    info.total_retrans.to_string(),
+                    self.engine.charge(id).to_string(),
                 ]
             })
             .collect();

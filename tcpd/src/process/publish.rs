@@ -190,39 +190,23 @@ impl Tcpd {
         }
         let stats = *self.engine.stats();
         let told = core::mem::replace(&mut self.told, stats);
+        for (index, of) in counters::OF_ENGINE {
+            let n = of(&stats) - of(&told);
+            if n > 0 {
+                cx.count(index, n);
+            }
+        }
+        let memory = self.engine.memory_use();
+        let before = core::mem::replace(&mut self.told_memory, memory);
+        if memory != before {
+            cx.plumbing.gauge(counters::MEMORY, memory.bytes);
+            cx.plumbing
+                .gauge(counters::PRESSURE, memory.pressure.into());
+        }
         for (index, n) in [
-            (
-                counters::COOKIES_SENT,
-                stats.cookies_sent - told.cookies_sent,
-            ),
-            (
-                counters::COOKIES_RECEIVED,
-                stats.cookies_received - told.cookies_received,
-            ),
-            (
-                counters::COOKIES_FAILED,
-                stats.cookies_failed - told.cookies_failed,
-            ),
-            (
-                counters::LISTEN_DROPS,
-                stats.listen_drops - told.listen_drops,
-            ),
-            (
-                counters::FAST_OPEN_PASSIVE,
-                stats.fast_open_passive - told.fast_open_passive,
-            ),
-            (
-                counters::FAST_OPEN_ACTIVE,
-                stats.fast_open_active - told.fast_open_active,
-            ),
-            (
-                counters::FAST_OPEN_RENEWED,
-                stats.fast_open_renewed - told.fast_open_renewed,
-            ),
-            (
-                counters::ORPHANS_RESET,
-                stats.orphans_reset - told.orphans_reset,
-            ),
+            (counters::PRESSURES, memory.pressures - before.pressures),
+            (counters::NOT_GROWN, memory.refused - before.refused),
+            (counters::TRIMMED, memory.trimmed - before.trimmed),
             (counters::CALLS, t.calls),
             (counters::TOKENS, t.tokens),
             (counters::HANDED, t.handed),

@@ -5,6 +5,7 @@ use super::records::{Corrupt, Record, Records};
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus, quarantine};
 use crate::engine::congestion::Algorithm;
+use crate::engine::memory::MemoryUse;
 use crate::engine::opening::OpenConfig;
 use crate::engine::{Accept, Actions, Config, ConnId, Engine, Errno, State, Tcb};
 use abi::Nanos;
@@ -139,6 +140,7 @@ impl Tcpd {
             deferred: VecDeque::new(),
             retry_at: None,
             told: crate::engine::Stats::default(),
+            told_memory: MemoryUse::default(),
             unfinished: true,
             unsettled: VecDeque::new(),
         };
@@ -153,6 +155,8 @@ impl Tcpd {
         }
         this.sessions.finish_restore(&mut plumbing.store);
         plumbing.count(counters::RESTORED, loaded.len() as u64);
+        let limit = this.engine.config().memory.limits.pressure;
+        plumbing.gauge(counters::MEMORY_LIMIT, limit);
         for link in &plumbing.links {
             link.link().register(PROTOCOLS);
         }
