@@ -15,6 +15,7 @@ mod crash_points;
 mod faults;
 mod floods;
 mod hostile;
+mod idle;
 mod linger;
 mod marks;
 mod opening;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         applications::add(trials);
         scribbled::add(trials);
         counters::add(trials);
+        idle::add(trials);
         hostile::add(trials);
         floods::add(trials);
         faults::add(trials);
