@@ -55,10 +55,14 @@ impl World<'_> {
         tell: impl FnMut(&Report),
     ) -> Result<()> {
         let side = Side::start()?;
-        let amounts = Amounts {
+        let mut amounts = Amounts {
             idle: self.plan.idle,
             ..Amounts::default()
         };
+        if faults.iter().any(|fault| fault.kind == Kind::Scribble) {
+            // What a word has stopped is waited for.
+            amounts.patience = Duration::from_secs(15);
+        }
         let (other, mix) = match self.peer {
             Peer::Kernel => (None, Mix::start(&side.lab, &amounts)?),
             Peer::Constellation => {

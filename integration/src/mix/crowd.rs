@@ -7,7 +7,7 @@
 //! ```
 
 use super::states::greet;
-use super::{Mix, Peer, Place, Shared};
+use super::{Mix, PATIENCE, Peer, Place, Shared};
 use anyhow::{Context, Result, bail, ensure};
 use libsocket::Stack;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -46,6 +46,7 @@ fn be(role: &str) -> Result<()> {
         stack: Stack::open(word()?),
         stack_address,
         peer: Peer::Kernel(peer),
+        patience: PATIENCE,
     };
     let pairs = place.connect_many(count)?;
     println!("ready");

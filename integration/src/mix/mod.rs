@@ -41,7 +41,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use strata::lab::Lab;
 
-/// How long anything may take to end once it is told to.
+/// See [`Amounts::patience`].
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much of each.
@@ -63,6 +63,8 @@ pub struct Amounts {
     pub datagrams: bool,
     /// Connections that the peer leaves waiting, one after the other.
     pub late: usize,
+    /// How long anything may take to go on, and to end once it is told to.
+    pub patience: Duration,
 }
 
 /// Idle connections above this number are other processes'.
@@ -79,6 +81,7 @@ impl Default for Amounts {
             churn: 1,
             datagrams: true,
             late: 1,
+            patience: PATIENCE,
         }
     }
 }
@@ -164,6 +167,7 @@ struct Place {
     stack: Stack,
     stack_address: std::net::Ipv4Addr,
     peer: Peer,
+    patience: Duration,
 }
 
 /// Traffic that runs.
@@ -171,6 +175,7 @@ struct Place {
 pub struct Mix {
     shared: Arc<Common>,
     parts: Vec<Running>,
+    patience: Duration,
 }
 
 /// What became of it all.
@@ -243,10 +248,12 @@ impl Mix {
             stack: Stack::open(lab.path()),
             stack_address: lab.stack,
             peer,
+            patience: amounts.patience,
         };
         let mut mix = Self {
             shared: Arc::default(),
             parts: Vec::new(),
+            patience: amounts.patience,
         };
         if amounts.idle > OWN_IDLE {
             crowd::add(&mut mix, &place, amounts.idle - OWN_IDLE)?;
@@ -388,7 +395,7 @@ impl Mix {
         let begin = Instant::now();
         let mut lost: BTreeMap<String, String> = BTreeMap::new();
         for part in self.parts.drain(..) {
-            while !part.thread.is_finished() && begin.elapsed() < PATIENCE {
+            while !part.thread.is_finished() && begin.elapsed() < self.patience {
                 thread::sleep(Duration::from_millis(1));
             }
             let connection = part.connection().to_owned();
@@ -460,8 +467,8 @@ impl Place {
             }
         }
         for (theirs, ours) in &pairs {
-            theirs.patience(PATIENCE)?;
-            ours.patience(PATIENCE)?;
+            theirs.patience(self.patience)?;
+            ours.patience(self.patience)?;
         }
         Ok(pairs)
     }
