@@ -29,6 +29,12 @@ struct Arguments {
     /// Who is at the other end of the connections
     #[arg(long, value_enum, default_value_t = PeerArgument::Mixed)]
     peer: PeerArgument,
+    /// Congestion control of the kernel where it is the other end, as in
+    /// `tcp_available_congestion_control` [default: the machine's]
+    ///
+    /// It says how soon the kernel's own transfers go on after a fault.
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// Only one part of several, which together are the whole: `2/3`
     #[arg(long, value_name = "PART/PARTS", default_value = "1/1", value_parser = part)]
     part: (usize, usize),
@@ -62,6 +68,9 @@ fn part(text: &str) -> Result<(usize, usize)> {
     Ok((part - 1, parts))
 }
 
+/// The kernel's congestion control for new connections of this network namespace.
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// Time between two tables.
 const WRITE_EVERY: Duration = Duration::from_secs(20);
 
@@ -87,6 +96,11 @@ fn main() -> ExitCode {
 
 fn campaign(arguments: &Arguments) -> Result<bool> {
     let begin = Instant::now();
+    // Of this process's own network namespace, in which the kernel's ends are.
+    if let Some(name) = &arguments.congestion {
+        fs::write(CONGESTION, name)
+            .with_context(|| format!("the kernel does not take --congestion {name}"))?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
@@ -101,6 +115,7 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
             PeerArgument::Constellation => Some(Peer::Constellation),
             PeerArgument::Mixed => None,
         },
+        congestion: fs::read_to_string(CONGESTION)?.trim().to_owned(),
         part: arguments.part,
         only: arguments.only.clone(),
         until: arguments

@@ -56,6 +56,8 @@ pub struct Plan {
     pub idle: usize,
     /// The peer; none: mostly the kernel, now and then a constellation.
     pub peer: Option<Peer>,
+    /// Congestion control of the kernel where it is the other end.
+    pub congestion: String,
     /// Which of how many parts of the campaign, from 0: each has other rounds.
     pub part: (usize, usize),
     /// Only faults whose description begins so: `SIGKILL of tcpd`, `random word`.
@@ -88,15 +90,10 @@ impl Plan {
 /// When no constellation can be started. What goes wrong afterwards is part of the report.
 pub fn run(plan: &Plan, mut tell: impl FnMut(usize, usize, &Report)) -> Result<Report> {
     let (part, parts) = plan.part;
-    let rounds: Vec<_> = schedule(plan.seed, plan.kills, ROUND)
+    let rounds: Vec<_> = select(plan)
         .into_iter()
         .enumerate()
         .filter(|(number, _)| number % parts.max(1) == part)
-        .map(|(number, mut faults)| {
-            faults.retain(|fault| fault.to_string().starts_with(&plan.only));
-            (number, faults)
-        })
-        .filter(|(_, faults)| !faults.is_empty())
         .collect();
     let all = rounds.iter().map(|(_, faults)| faults.len()).sum();
     let mut random = fastrand::Rng::with_seed(plan.seed ^ part as u64);
@@ -132,6 +129,28 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(usize, usize, &Report)) -> Result<R
         report.interrupted(all);
     }
     Ok(report)
+}
+
+/// The rounds of the faults that are asked for. What a choice leaves of many rounds is put together
+/// into few: a round begins with thousands of connections.
+fn select(plan: &Plan) -> Vec<Vec<Fault>> {
+    let rounds = schedule(plan.seed, plan.kills, ROUND);
+    if plan.only.is_empty() {
+        return rounds;
+    }
+    let chosen = rounds.into_iter().map(|mut faults| {
+        faults.retain(|fault| fault.to_string().starts_with(&plan.only));
+        faults
+    });
+    // Rounds of scribbles are for themselves.
+    let is_scribbles = |faults: &Vec<Fault>| faults.iter().any(|f| f.kind == Kind::Scribble);
+    let (scribbles, others): (Vec<_>, Vec<_>) = chosen
+        .filter(|faults| !faults.is_empty())
+        .partition(is_scribbles);
+    let others = others.concat();
+    let mut rounds: Vec<_> = others.chunks(ROUND).map(<[_]>::to_vec).collect();
+    rounds.extend(scribbles);
+    rounds
 }
 
 /// How long everything may take to go on after a fault.

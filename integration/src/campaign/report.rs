@@ -130,13 +130,18 @@ impl Report {
     #[must_use]
     pub fn markdown(&self) -> String {
         let Plan {
-            seed, kills, idle, ..
+            seed,
+            kills,
+            idle,
+            ref congestion,
+            ..
         } = self.plan;
         let scribbled = self.rows.values().map(|row| row.lost).sum::<u64>();
         let mut text = format!(
             "Seed {seed}, {kills} `SIGKILL`s for each layer planned, {idle} idle connections beside \
              the traffic: {} faults. Connections lost to processes that died: {}; to random words \
-             in shared memory: {scribbled} (one a word at the most).\n",
+             in shared memory: {scribbled} (one a word at the most). Congestion control of the \
+             kernel as peer: {congestion}.\n",
             self.count(),
             self.lost
         );

@@ -24,6 +24,7 @@ fn campaign(only: &str, peer: Option<Peer>) -> Result<()> {
         kills: 1,
         idle: 20,
         peer,
+        congestion: "of the machine".to_owned(),
         part: (0, 1),
         only: only.to_owned(),
         until: None,
