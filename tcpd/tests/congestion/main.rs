@@ -102,6 +102,16 @@ fn slow_start_does_not_overrun_a_queue_of_one_bdp() {
     }
 }
 
+// Found by `strata compare`: the conservative rounds of HyStart++ tripled a window that filled the
+// link twice over already, past the end of a queue of many products of rate and delay.
+#[test]
+fn slow_start_does_not_fill_a_long_queue() {
+    let link = link(MBIT_100 / 100, 50, 12.0, 0.0);
+    let mut path = Path::new(link, &[Cubic], 1);
+    path.run(3 * SECOND);
+    assert_eq!(path.dropped, 0);
+}
+
 // The second begins 137 ms late. With a queue of half a product of rate and delay `strata compare` had seen Jain's index at 0.86.
 #[test]
 fn a_late_comer_gets_its_share_of_short_queues() {

@@ -17,10 +17,11 @@
 //! that was found early, and a delay above the path's least ends it at once: two witnesses.
 //!
 //! The conservative phase is a doubt: five rounds at a quarter of the pace triple the window. Where
-//! the round's least delay is twice the path's least there is none (and more than
-//! `MAX_RTT_THRESH` above it, so that it is no jitter of a short path): the window is two products of
-//! rate and delay, and slow start ends, as Linux's does at the first sign. A slow link with a queue
-//! of many products lost half a queue otherwise.
+//! the round's least delay is half as long again as the path's least there is none (and more than
+//! `MAX_RTT_THRESH` above it, so that it is no jitter of a short path): the window is one and a half
+//! products of rate and delay, and slow start ends, as Linux's does at the first sign. A slow link
+//! with a queue of many products lost half a queue otherwise; so did a long path whose window was
+//! just below the product in the round before.
 //!
 //! For the first slow start only (RFC 9406 4.3, last paragraph); the caller sees to that.
 //!
@@ -135,7 +136,7 @@ impl HyStart {
                 0 => rtt,
                 least => least.min(rtt),
             };
-            if self.by_train != 0 && self.is_slower_than(self.least) || self.has_doubled() {
+            if self.by_train != 0 && self.is_slower_than(self.least) || self.is_long() {
                 return None;
             }
             self.judge();
@@ -155,10 +156,10 @@ impl HyStart {
         self.samples >= SAMPLES && self.current_min >= before + threshold
     }
 
-    /// Whether what waits in the queue is as much as the path holds, and more than any jitter.
-    fn has_doubled(&self) -> bool {
+    /// Whether what waits in the queue is half of what the path holds, and more than any jitter.
+    fn is_long(&self) -> bool {
         let (_, jitter) = RTT_THRESHOLD;
-        self.samples >= SAMPLES && self.current_min >= self.least + self.least.max(jitter)
+        self.samples >= SAMPLES && self.current_min >= self.least + (self.least / 2).max(jitter)
     }
 
     fn watch_train(&mut self, sample: &Sample) {
@@ -245,14 +246,14 @@ mod tests {
         assert!((3..=5).contains(&rounds), "{rounds}");
     }
 
-    // Not in RFC 9406: a queue as large as the path is no blip.
+    // Not in RFC 9406: a queue half as large as the path is no blip.
     #[test]
-    fn a_doubled_delay_ends_slow_start_at_once() {
+    fn a_long_queue_ends_slow_start_at_once() {
         let mut h = HyStart::default();
         let mut una = 1;
         assert_eq!(round(&mut h, &mut una, |_| 50 * MILLISECOND), Some(2_000));
-        assert_eq!(round(&mut h, &mut una, |_| 99 * MILLISECOND), Some(500));
-        assert_eq!(round(&mut h, &mut una, |_| 100 * MILLISECOND), None);
+        assert_eq!(round(&mut h, &mut una, |_| 74 * MILLISECOND), Some(500));
+        assert_eq!(round(&mut h, &mut una, |_| 75 * MILLISECOND), None);
         // Of a short path that is jitter still.
         let mut h = HyStart::default();
         for rtt in [1, 1, 4, 16, 16] {
