@@ -61,7 +61,7 @@ impl World<'_> {
         };
         if faults.iter().any(|fault| fault.kind == Kind::Scribble) {
             // What a word has stopped is waited for.
-            amounts.patience = Duration::from_secs(15);
+            amounts.patience = Duration::from_secs(8);
         }
         let (other, mix) = match self.peer {
             Peer::Kernel => (None, Mix::start(&side.lab, &amounts)?),

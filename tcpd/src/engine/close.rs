@@ -134,6 +134,18 @@ impl Engine {
         });
     }
 
+    /// What becomes of a child whose listener goes.
+    pub(super) fn leave_listener(&mut self, now: Nanos, child: ConnId) {
+        self.step(child, now, |conn, ctx| {
+            conn.tcb.parent = ConnId::NONE.0;
+            if matches!(conn.tcb.accept(), Accept::Embryonic | Accept::Ready) {
+                conn.abort(None, ctx);
+            } else {
+                conn.tcb.accept = Accept::Taken as u8;
+            }
+        });
+    }
+
     /// Children that no application knows of go with their listener; those on the way to one
     /// are closed by their own descriptors.
     fn stop_listening(&mut self, now: Nanos, id: ConnId) {
@@ -143,14 +155,7 @@ impl Engine {
             .map(|(child, _)| child)
             .collect();
         for child in children {
-            self.step(child, now, |conn, ctx| {
-                conn.tcb.parent = ConnId::NONE.0;
-                if matches!(conn.tcb.accept(), Accept::Embryonic | Accept::Ready) {
-                    conn.abort(None, ctx);
-                } else {
-                    conn.tcb.accept = Accept::Taken as u8;
-                }
-            });
+            self.leave_listener(now, child);
         }
         self.step(id, now, |conn, _| {
             conn.set_state(State::Closed);

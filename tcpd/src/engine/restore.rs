@@ -69,11 +69,25 @@ impl Engine {
                 .record(id)
                 .and_then(|tcb| tcb.deadlines.get(Timer::Expiry))
         });
-        for id in ids {
+        for &id in &ids {
             engine.step(id, now, |conn, _| conn.resume(now));
         }
+        engine.lose_listeners(now, &ids);
         engine.announce_ready();
         engine
+    }
+
+    /// A listener whose record could not be read takes its children with it, as one that is closed.
+    fn lose_listeners(&mut self, now: Nanos, ids: &[ConnId]) {
+        for &id in ids {
+            let is_lost = self.record(id).and_then(Tcb::parent).is_some_and(|parent| {
+                self.record(parent)
+                    .is_none_or(|tcb| tcb.state() != State::Listen)
+            });
+            if is_lost {
+                self.leave_listener(now, id);
+            }
+        }
     }
 
     fn adopt(&mut self, id: ConnId, tcb: Tcb) -> bool {

@@ -1,7 +1,7 @@
 //! Words of a hostile application, records of a hostile predecessor.
 
 use crate::bench::*;
-use tcpd::engine::Engine;
+use tcpd::engine::{Engine, State};
 
 #[test]
 fn senseless_records_are_refused() {
@@ -28,4 +28,27 @@ fn senseless_records_are_refused() {
     let two = [(id, good), (tcpd::engine::ConnId(7), good)];
     let engine = Engine::restore(config, b.now, two, &mut refused);
     assert_eq!((engine.records().count(), refused.len()), (1, 1));
+}
+
+// Found by the campaign: the child of a listener whose record was corrupt asked its peer for the
+// end of the handshake for a minute, and did not take it.
+#[test]
+fn a_child_whose_listener_was_lost_is_reset() {
+    for is_established in [false, true] {
+        let mut b = Bench::listening(plain(), 5);
+        let listener = b.id;
+        b.inject(seg(SYN, 0, 0));
+        if is_established {
+            b.inject(seg(ACK, 1, 1));
+        }
+        let all = b.engine.records().map(|(id, tcb)| (id, *tcb));
+        let children: Vec<_> = all.filter(|(id, _)| *id != listener).collect();
+        assert_eq!(children.len(), 1);
+        let config = b.engine.config().clone();
+        b.engine = Engine::restore(config, b.now, children, &mut vec![]);
+        let out = b.output();
+        assert!(out.iter().any(|s| s.flags.contains(RST)), "{out:?}");
+        let left = b.engine.records().map(|(_, tcb)| tcb.state());
+        assert!(left.into_iter().all(|state| state == State::Closed));
+    }
 }
