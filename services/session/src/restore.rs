@@ -69,7 +69,16 @@ impl Sessions {
         let watch = Watch::new()?;
         watch.add(listener.as_fd(), Watched::Listener)?;
 
-        let mut stored: HashMap<StoreKey, OwnedFd> = stored.into_iter().collect();
+        // Most are sockets' shadows, of thousands perhaps: into their table at once.
+        let mut orphans = HashMap::with_capacity(stored.len());
+        let mut rest: HashMap<StoreKey, OwnedFd> = HashMap::new();
+        for (key, fd) in stored {
+            match shadow_name(&key) {
+                Some(name) => orphans.insert(name, fd).map(drop),
+                None => rest.insert(key, fd).map(drop),
+            };
+        }
+        let mut stored = rest;
         let table = stored
             .remove(&TABLE_KEY)
             .and_then(|fd| match State::attach(&fd) {
@@ -106,7 +115,7 @@ impl Sessions {
             retry: false,
             scratch: Vec::new(),
             taken: Vec::new(),
-            orphans: HashMap::new(),
+            orphans,
             forgets: Vec::new(),
             restock: Vec::new(),
             tally: Default::default(),
@@ -114,21 +123,14 @@ impl Sessions {
         for index in 0..MAX_SESSIONS {
             this.restore_session(index, &mut stored, store);
         }
-        for (key, fd) in stored {
-            match shadow_name(&key) {
-                Some(name) if this.memory(name.0).is_some() => {
-                    this.orphans.insert(name, fd);
-                }
-                _ => {
-                    if key.class == StoreClass::SessionMemory
-                        && let Ok(region) = u32::try_from(key.id)
-                        && params.share
-                    {
-                        store.unshare_region(RegionId(region));
-                    }
-                    store.forget(key);
-                }
+        for key in stored.into_keys() {
+            if key.class == StoreClass::SessionMemory
+                && let Ok(region) = u32::try_from(key.id)
+                && params.share
+            {
+                store.unshare_region(RegionId(region));
             }
+            store.forget(key);
         }
         if let Err(e) = store.flush() {
             tracing::warn!("storing the table of sessions failed: {e}");
@@ -235,6 +237,25 @@ impl Sessions {
     /// Looks whether the application still holds the descriptor of a claimed socket, and has
     /// epoll tell when it no longer does.
     pub fn settle(&mut self, socket: SocketRef, store: &mut dyn FdStore) -> Adopted {
+        let hung_up = self
+            .session(socket.region)
+            .and_then(|session| session.used(socket.slot)?.shadow.as_ref())
+            .is_some_and(Shadow::is_hung_up);
+        self.watch_claimed(socket, hung_up, store)
+    }
+
+    /// As [`Sessions::settle`], for a socket that can wait to hear of a closed descriptor: that it
+    /// is closed by now, epoll tells, as an event of a later turn.
+    pub fn settle_later(&mut self, socket: SocketRef, store: &mut dyn FdStore) -> Adopted {
+        self.watch_claimed(socket, false, store)
+    }
+
+    fn watch_claimed(
+        &mut self,
+        socket: SocketRef,
+        hung_up: bool,
+        store: &mut dyn FdStore,
+    ) -> Adopted {
         let index = state::index(socket.region);
         let Some(s) = self
             .session(socket.region)
@@ -251,7 +272,7 @@ impl Sessions {
             slot: socket.slot,
             incarnation,
         };
-        if !shadow.is_hung_up() && self.watch.add(shadow.as_fd(), what).is_ok() {
+        if !hung_up && self.watch.add(shadow.as_fd(), what).is_ok() {
             return Adopted::Live;
         }
         store.forget(Session::shadow_key(socket.region, socket.slot, incarnation));

@@ -15,6 +15,7 @@ use super::timers::Timer;
 use super::watch::{OnWork, Watch};
 use super::{Config, ConnId, Engine};
 use abi::Nanos;
+use zerocopy::IntoBytes;
 
 /// How soon a connection with data in flight makes itself heard: what was let out and what was
 /// not is unknown.
@@ -33,48 +34,55 @@ impl Engine {
         records: impl IntoIterator<Item = (ConnId, Tcb)>,
         refused: &mut Vec<ConnId>,
     ) -> Self {
-        Self::restore_watched(config, now, records, refused, None)
+        let mut engine = Self::revive(config, now, None);
+        for (id, tcb) in records {
+            if !engine.adopt(id, &tcb) {
+                refused.push(id);
+            }
+        }
+        engine.resume(now);
+        engine
     }
 
-    /// As [`Engine::restore`], and from the first record on `watch` is told of every socket
-    /// before it is worked on.
-    pub fn restore_watched(
-        config: Config,
-        now: Nanos,
-        records: impl IntoIterator<Item = (ConnId, Tcb)>,
-        refused: &mut Vec<ConnId>,
-        watch: Option<OnWork>,
-    ) -> Self {
+    /// An engine that has nothing yet: give it every record with [`Engine::adopt`], then
+    /// [`Engine::resume`]. `watch` is told of every socket before it is worked on.
+    pub fn revive(config: Config, now: Nanos, watch: Option<OnWork>) -> Self {
         let mut engine = Self::new(config);
         engine.watch = Watch(watch);
         // Generations of records that are free by now are forgotten, and must not be used for
         // others: they grow by one for each socket, the clock grows faster.
         engine.next_generation = ((now >> GENERATION_SHIFT) as u32).max(1);
-        for (id, tcb) in records {
-            if !engine.adopt(id, tcb) {
-                engine.stats.records_refused += 1;
-                refused.push(id);
-            }
-        }
-        let mut ids: Vec<ConnId> = Vec::with_capacity(engine.slots.len());
-        for (index, slot) in engine.slots.iter().enumerate() {
+        engine
+    }
+
+    /// Everybody goes on from the records that were adopted. One that is as it was committed is
+    /// not committed again: of thousands that wait, few have anything to do.
+    pub fn resume(&mut self, now: Nanos) {
+        let mut ids: Vec<ConnId> = Vec::with_capacity(self.slots.len());
+        for (index, slot) in self.slots.iter().enumerate() {
             match slot {
                 Some(conn) => ids.push(conn.id),
-                None => engine.free.push(index as u32),
+                None => self.free.push(index as u32),
             }
         }
         // Oldest TIME_WAIT first: they are listed in the order in which they end.
         ids.sort_by_key(|&id| {
-            engine
-                .record(id)
+            self.record(id)
                 .and_then(|tcb| tcb.deadlines.get(Timer::Expiry))
         });
         for &id in &ids {
-            engine.step(id, now, |conn, _| conn.resume(now));
+            let Some(committed) = self.record(id).copied() else {
+                continue;
+            };
+            self.step(id, now, |conn, _| conn.resume(now));
+            let is_same = |conn: &&mut Conn| conn.tcb.as_bytes() == committed.as_bytes();
+            if let Some(conn) = self.conn_mut(id).filter(is_same) {
+                conn.rt.dirty = false;
+                self.actions.dirty.pop_if(|dirty| *dirty == id);
+            }
         }
-        engine.lose_listeners(now, &ids);
-        engine.announce_ready();
-        engine
+        self.lose_listeners(now, &ids);
+        self.announce_ready();
     }
 
     /// A listener whose record could not be read takes its children with it, as one that is closed.
@@ -90,8 +98,16 @@ impl Engine {
         }
     }
 
-    fn adopt(&mut self, id: ConnId, tcb: Tcb) -> bool {
-        self.watch.on(id, &tcb);
+    /// Takes a committed record over; false when it makes no sense or contradicts another one:
+    /// then it is to be cleared.
+    pub fn adopt(&mut self, id: ConnId, tcb: &Tcb) -> bool {
+        self.watch.on(id, tcb);
+        let is_taken = self.try_adopt(id, tcb);
+        self.stats.records_refused += u64::from(!is_taken);
+        is_taken
+    }
+
+    fn try_adopt(&mut self, id: ConnId, tcb: &Tcb) -> bool {
         if !tcb.is_valid() || id.0 >= self.config.capacity || self.record(id).is_some() {
             return false;
         }
@@ -100,7 +116,7 @@ impl Engine {
             self.slots.resize_with(index + 1, || None);
         }
         if let Some(slot) = self.slots.get_mut(index) {
-            *slot = Some(Box::new(Conn::new(id, tcb)));
+            *slot = Some(Box::new(Conn::new(id, *tcb)));
         }
         if tcb.state().has_peer() && !self.register(id) {
             if let Some(slot) = self.slots.get_mut(index) {
@@ -109,7 +125,7 @@ impl Engine {
             return false;
         }
         if tcb.has(flag::BOUND) {
-            self.ports.grant(super::calls::claim(id, &tcb));
+            self.ports.grant(super::calls::claim(id, tcb));
         }
         self.next_generation = self.next_generation.max(tcb.generation.wrapping_add(1));
         self.next_accept = self.next_accept.max(tcb.accept_seq.wrapping_add(1));

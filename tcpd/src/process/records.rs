@@ -79,20 +79,20 @@ impl Records {
         }
     }
 
-    /// All records in use. One that is corrupt, or says the impossible, is freed.
-    pub(super) fn load(&self) -> impl Iterator<Item = (ConnId, Result<Record, Corrupt>)> + '_ {
-        (0..self.table.count()).filter_map(|index| {
-            let mut record = Record::new_zeroed();
+    /// Shows each record in use. One that is corrupt, or says the impossible, is freed.
+    pub(super) fn load(&self, mut each: impl FnMut(ConnId, Result<&Record, Corrupt>)) {
+        let mut record = Record::new_zeroed();
+        for index in 0..self.table.count() {
             match self.table.load(index, record.as_mut_bytes()) {
-                Ok(false) => None,
-                Ok(true) if record.tcb.is_valid() => Some((ConnId(index), Ok(record))),
+                Ok(false) => {}
+                Ok(true) if record.tcb.is_valid() => each(ConnId(index), Ok(&record)),
                 _ => {
                     let readable = self.table.load_older(index, record.as_mut_bytes());
                     let before = (readable && record.tcb.is_valid()).then(|| Box::new(record));
                     self.table.clear(index);
-                    Some((ConnId(index), Err(Corrupt { before })))
+                    each(ConnId(index), Err(Corrupt { before }));
                 }
             }
-        })
+        }
     }
 }

@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 /// TCP's protocol number, for registering with ipd.
 const PROTOCOLS: &[u16] = &[6];
 
-/// Restored sockets settled in one turn.
-const SETTLED: usize = 128;
+/// Restored sockets settled in one turn: some system calls, in the time of a batch of packets.
+const SETTLED: usize = 32;
 
 /// Whether nobody waits for a connection: nothing is under way in either direction, no
 /// application is about to get it. Its application and its peer notice nothing if it is settled
@@ -87,28 +87,21 @@ impl Tcpd {
         let mut held: Vec<(ConnId, Record)> = Vec::new();
         let mut corrupt: Vec<(ConnId, Box<Record>)> = Vec::new();
         let mut refused = Vec::new();
-        let engine = Engine::restore_watched(
-            engine_config(config)?,
-            now,
-            records.load().filter_map(|(id, record)| match record {
-                Ok(record) if quarantine::holds(&config.quarantine, id, &record.tcb) => {
-                    held.push((id, record));
-                    None
-                }
-                Ok(record) => {
-                    loaded.push((id, record.incarnation));
-                    Some((id, record.tcb))
-                }
-                Err(Corrupt { before }) => {
-                    tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
-                    plumbing.count(counters::CORRUPT, 1);
-                    corrupt.extend(before.map(|before| (id, before)));
-                    None
-                }
-            }),
-            &mut refused,
-            Some(quarantine::watch(&plumbing.vitals)),
-        );
+        let watch = quarantine::watch(&plumbing.vitals);
+        let mut engine = Engine::revive(engine_config(config)?, now, Some(watch));
+        records.load(|id, record| match record {
+            Ok(record) if quarantine::holds(&config.quarantine, id, &record.tcb) => {
+                held.push((id, *record));
+            }
+            Ok(record) if engine.adopt(id, &record.tcb) => loaded.push((id, record.incarnation)),
+            Ok(_) => refused.push(id),
+            Err(Corrupt { before }) => {
+                tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
+                plumbing.count(counters::CORRUPT, 1);
+                corrupt.extend(before.map(|before| (id, before)));
+            }
+        });
+        engine.resume(now);
         for id in &refused {
             tracing::error!(
                 id = id.0,
@@ -217,7 +210,8 @@ impl Tcpd {
                 .filter(|s| s.incarnation == incarnation && self.sessions.is_open(s.place))
                 .map(|s| s.place)
             {
-                self.settle(id, place, Accept::None, cx.plumbing, cx.now);
+                let adopted = self.sessions.settle_later(place, &mut cx.plumbing.store);
+                self.make_settled(id, place, adopted, cx.now);
             }
         }
         count
@@ -245,6 +239,11 @@ impl Tcpd {
             }
             _ => {}
         }
+        self.make_settled(id, place, adopted, now);
+    }
+
+    /// What the application sees of a settled socket is made right; one that it has closed is.
+    fn make_settled(&mut self, id: ConnId, place: SocketRef, adopted: Adopted, now: Nanos) {
         if adopted != Adopted::Live {
             // Closed while nobody was there to see it: what was written before still counts, and
             // what was read is not unread.

@@ -5,7 +5,6 @@ use crate::engine::{ConnId, State, Tcb, sockopt};
 use abi::RegionId;
 use abi::session::{SocketState, event};
 use session::{NewSocket, Sessions, SocketRef};
-use std::collections::HashMap;
 
 /// A socket of an application.
 #[derive(Debug, Clone, Copy)]
@@ -35,36 +34,39 @@ impl Socket {
     }
 }
 
-/// All sockets by record number.
+/// All sockets by record number, the lowest of which are used first.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    all: HashMap<ConnId, Socket>,
+    all: Vec<Option<Socket>>,
 }
 
 impl Sockets {
     pub(super) fn insert(&mut self, id: ConnId, socket: Socket) {
-        self.all.insert(id, socket);
+        let index = id.0 as usize;
+        if self.all.len() <= index {
+            self.all.resize(index + 1, None);
+        }
+        if let Some(slot) = self.all.get_mut(index) {
+            *slot = Some(socket);
+        }
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&Socket> {
-        self.all.get(&id)
+        self.all.get(id.0 as usize)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Socket> {
-        self.all.get_mut(&id)
+        self.all.get_mut(id.0 as usize)?.as_mut()
     }
 
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Socket> {
-        self.all.remove(&id)
+        self.all.get_mut(id.0 as usize)?.take()
     }
 
     /// Removes the socket of `id` if it still has the buffers at `place`.
     pub(super) fn remove_at(&mut self, id: ConnId, place: SocketRef) -> Option<Socket> {
-        if self.all.get(&id)?.place == place {
-            self.all.remove(&id)
-        } else {
-            None
-        }
+        let slot = self.all.get_mut(id.0 as usize)?;
+        slot.take_if(|socket| socket.place == place)
     }
 }
 
