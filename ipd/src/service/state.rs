@@ -30,7 +30,7 @@ impl State {
 
     /// Gives the engine all that is still good. What is not is reset, and it alone.
     pub(super) fn restore(&self, engine: &mut Engine, now: Nanos) {
-        for index in 0..LAYOUT.count {
+        for index in self.0.written() {
             let mut record = StateRecord::new_zeroed();
             match self.0.load(index, record.as_mut_bytes()) {
                 Ok(false) => {}

@@ -301,6 +301,27 @@ fn table() -> RecordLayout {
 }
 
 #[test]
+fn a_successor_loads_what_was_ever_written() {
+    let large = RecordLayout {
+        count: 20_000,
+        ..table()
+    };
+    let fd = records::create("records", large).unwrap();
+    let t = RecordTable::attach(&fd, large).unwrap();
+    assert!(t.written().all(|index| index < 512), "the header's page");
+    for index in [3, 700, 19_999] {
+        t.commit(index, &[7; 40]);
+    }
+    t.clear(700);
+    drop(t);
+    let t = RecordTable::attach(&fd, large).unwrap();
+    let written: Vec<u32> = t.written().collect();
+    assert!([3, 700, 19_999].iter().all(|index| written.contains(index)));
+    assert!(written.iter().all(|&index| index < 20_000) && written.is_sorted());
+    assert!(written.len() <= 3 * 512, "{} of 20,000", written.len());
+}
+
+#[test]
 fn records_survive_their_writer_and_layouts_are_checked() {
     let fd = records::create("records", table()).unwrap();
     let t = RecordTable::attach(&fd, table()).unwrap();

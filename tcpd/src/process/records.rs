@@ -82,7 +82,7 @@ impl Records {
     /// Shows each record in use. One that is corrupt, or says the impossible, is freed.
     pub(super) fn load(&self, mut each: impl FnMut(ConnId, Result<&Record, Corrupt>)) {
         let mut record = Record::new_zeroed();
-        for index in 0..self.table.count() {
+        for index in self.table.written() {
             match self.table.load(index, record.as_mut_bytes()) {
                 Ok(false) => {}
                 Ok(true) if record.tcb.is_valid() => each(ConnId(index), Ok(&record)),

@@ -68,7 +68,8 @@ impl Udpd {
             registered: Vec::new(),
             retry_at: None,
         };
-        for index in 0..layout.count {
+        let written: Vec<u32> = this.table.written().collect();
+        for index in written {
             this.take_up_socket(index, &config.quarantine, plumbing);
         }
         this.watch.works_on_none();

@@ -11,6 +11,8 @@ use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
 use crate::record::{self, COPY_HEADER, Copies, Corrupt};
 use crate::sync::AtomicU64;
+use nix::unistd::{Whence, lseek};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use zerocopy::IntoBytes;
 
@@ -57,6 +59,37 @@ pub fn create(name: &str, layout: RecordLayout) -> Result<OwnedFd, ShmError> {
 pub struct RecordTable {
     map: Mapping,
     layout: RecordLayout,
+    /// Records that may have been in use when this process attached.
+    written: Vec<Range<u32>>,
+}
+
+/// Runs of records whose words lie in pages that exist.
+fn written(fd: &impl AsFd, layout: RecordLayout) -> Vec<Range<u32>> {
+    let end = WORDS + layout.count as usize * 8;
+    let seek = |from: usize, whence| -> Option<usize> {
+        let at = lseek(fd, i64::try_from(from).ok()?, whence).ok()?;
+        usize::try_from(at).ok()
+    };
+    let index = |at: usize| {
+        let index = at.clamp(WORDS, end).saturating_sub(WORDS) / 8;
+        u32::try_from(index).unwrap_or(u32::MAX)
+    };
+    let mut runs = Vec::new();
+    let mut at = WORDS;
+    while at < end {
+        // No data: there is none from here on, or the kernel cannot tell.
+        let data = match seek(at, Whence::SeekData) {
+            Some(data) => data,
+            None if runs.is_empty() && seek(0, Whence::SeekData).is_none() => at,
+            None => break,
+        };
+        let hole = seek(data, Whence::SeekHole).unwrap_or(end).max(data + 1);
+        if index(data) < index(hole) {
+            runs.push(index(data)..index(hole));
+        }
+        at = hole;
+    }
+    runs
 }
 
 struct Place<'a> {
@@ -117,13 +150,19 @@ impl RecordTable {
                 let _ = header::store(&map, expected.as_bytes());
             }
         }
-        Ok(Self { map, layout })
+        let written = written(fd, layout);
+        Ok(Self {
+            map,
+            layout,
+            written,
+        })
     }
 
-    /// Number of records.
-    #[must_use]
-    pub fn count(&self) -> u32 {
-        self.layout.count
+    /// The records to load when a predecessor is succeeded: all whose words were ever written, by
+    /// what the kernel says of the sparse memory. Of a large table that is used little, that is
+    /// little to look at.
+    pub fn written(&self) -> impl Iterator<Item = u32> + '_ {
+        self.written.iter().cloned().flatten()
     }
 
     fn place(&self, index: u32) -> Option<(&AtomicU64, Place<'_>)> {
