@@ -150,6 +150,8 @@ impl Conn {
             }
             return;
         }
+        self.resume_window();
+        let tcb = &mut self.tcb;
         if tcb.rcv_nxt > tcb.last_ack_sent && tcb.last_ack_sent >= SYN_OFFSET {
             self.rt.ack_now = true;
         }

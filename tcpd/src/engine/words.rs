@@ -112,7 +112,7 @@ impl Conn {
         // Without scaling a large buffer cannot be told: saying the same again would be taken for
         // a duplicate acknowledgement.
         let most = u64::from(u16::MAX) << tcb.negotiated.rcv_scale;
-        let possible = tcb.rcv_limit().saturating_sub(tcb.rcv_nxt).min(most);
+        let possible = self.rcv_edge().saturating_sub(tcb.rcv_nxt).min(most);
         let worth = u64::from(tcb.rcv_mss).min(buffer / 2).max(1);
         2 * offered <= buffer && possible >= 2 * offered && possible >= offered + worth
     }

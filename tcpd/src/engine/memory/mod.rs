@@ -10,6 +10,7 @@
 //!
 //! - [`receive`] measures what the application takes in a round trip, and wants twice as much of
 //!   a buffer; [`send`] wants twice the congestion window.
+//! - [`offer`] lets the peer have of it what arrives has opened.
 //! - [`grow`] changes the rings' sizes ([`abi::session::Ring`]), as far as [`account`] allows.
 //! - [`account`] knows how many pages each socket can have touched, and the sums.
 //! - [`idle`] finds sockets whose pages can be given back.
@@ -25,6 +26,7 @@ mod account;
 mod config;
 mod grow;
 mod idle;
+mod offer;
 mod receive;
 mod record;
 mod send;
@@ -34,6 +36,7 @@ pub use config::{Limits, MemoryConfig};
 pub use record::{MemoryRecord, RING_BASE, lock};
 
 pub(crate) use account::Account;
+use offer::Offer;
 pub(crate) use receive::Measure;
 
 use abi::Nanos;
@@ -43,6 +46,8 @@ use abi::Nanos;
 pub(crate) struct MemoryState {
     /// Receive side's measurement.
     pub(crate) measure: Measure,
+    /// How much of the receive buffer is offered.
+    pub(crate) offer: Offer,
     /// Receive buffer that the measurement asks for.
     pub(crate) want_rcv: u32,
     /// Pages that it can have touched, in bytes, as the account knows it.

@@ -52,14 +52,13 @@ fn sack_blocks(conn: &mut Conn) -> SackBlocks {
     blocks
 }
 
-/// The window to offer (RFC 9293 3.8.6.2.2, RFC 7323 2.4). Moves `rcv_adv`.
+/// The window to offer (RFC 9293 3.8.6.2.2, RFC 7323 2.4), at most up to `limit`. Moves `rcv_adv`.
 ///
 /// The edge moves by at least a segment or half the buffer. It never moves back: where the scale
 /// would round it down, it is rounded up if there is room. Only when there is none (the window
 /// is all but used up) less than one unit of the scale is taken back on the wire; what was
 /// offered before is still accepted.
-fn window(tcb: &mut Tcb) -> u16 {
-    let limit = tcb.rcv_limit();
+fn window(tcb: &mut Tcb, limit: Offset) -> u16 {
     let step = u64::from((tcb.opts.rcv_buf / 2).min(tcb.rcv_mss.max(1)));
     let mut edge = tcb.rcv_adv;
     if limit >= edge + step {
@@ -80,8 +79,9 @@ fn window(tcb: &mut Tcb) -> u16 {
 /// Header of a segment of a synchronized connection; also notes that it acknowledges.
 fn header(conn: &mut Conn, seq: Offset, flags: Flags, ctx: &Ctx<'_>) -> Repr {
     let sack = sack_blocks(conn);
+    let limit = conn.rcv_edge();
     let tcb = &mut conn.tcb;
-    let window = window(tcb);
+    let window = window(tcb, limit);
     let options = Options {
         timestamps: tcb.negotiated.timestamps(ctx.now, true),
         user_timeout: tcb.take_user_timeout(),

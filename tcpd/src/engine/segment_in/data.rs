@@ -107,9 +107,10 @@ impl Conn {
             return;
         }
         ctx.stats.bytes_in += end - start;
-        tcb.chrono.data_at = ctx.now;
+        let before = core::mem::replace(&mut tcb.chrono.data_at, ctx.now);
         if !in_order {
             tcb.reassembly.insert(nxt, start, end);
+            self.open_window(segment, before);
             return;
         }
         let had_gaps = !tcb.reassembly.is_empty();
@@ -120,6 +121,7 @@ impl Conn {
             // RFC 5681 4.2: at once also when a gap is filled, in part or whole.
             self.rt.ack_now = true;
         }
+        self.open_window(segment, before);
         self.schedule_ack(segment, clamp(end - start), ctx);
     }
 
@@ -147,4 +149,4 @@ impl Conn {
 }
 
 /// A segment that is smaller than others by options is still a full one.
-const OPTION_SLACK: u32 = 40;
+pub(crate) const OPTION_SLACK: u32 = 40;

@@ -15,6 +15,8 @@ mod fin;
 mod syn_sent;
 mod synchronized;
 
+pub(crate) use data::OPTION_SLACK;
+
 use super::conn::Conn;
 use super::demux::Flow;
 use super::events::{Buffers, Payload, SegmentMeta};
