@@ -35,7 +35,14 @@ impl Baseline {
     /// # Errors
     /// When the supervisor does not answer.
     pub fn of(lab: &Lab) -> Result<Self> {
-        let status = lab.status()?;
+        let begin = Instant::now();
+        let mut status = lab.status()?;
+        // The supervisor talks to spare processes as well.
+        while status.daemons.iter().any(|d| d.spare.is_none()) {
+            ensure!(begin.elapsed() < PATIENCE, "a layer has no spare process");
+            sleep(Duration::from_millis(5));
+            status = lab.status()?;
+        }
         let stored = status.daemons.iter().map(|d| (d.name.clone(), d.stored));
         Ok(Self {
             memory: memory(&status),

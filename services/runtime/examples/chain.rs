@@ -70,7 +70,7 @@ fn spawn(
     let (channel, theirs) = FdChannel::pair().unwrap();
     std::thread::spawn(move || {
         pin(cpu);
-        runtime::run::<Pass>(Boot::connect(&name, theirs).unwrap()).unwrap();
+        runtime::run::<Pass>(Boot::connect(&name, theirs).unwrap().unwrap()).unwrap();
     });
     let (
         _,

@@ -20,6 +20,7 @@ use abi::config::{DaemonConfig, Role};
 use abi::control::ToDaemon;
 use anyhow::{Context as _, bail};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,10 @@ use std::time::Duration;
 /// The number under which a daemon inherits its end of the descriptor channel.
 pub const CHANNEL_FD: RawFd = 3;
 
-/// How long to wait for the supervisor at start.
+/// Descriptors that a daemon's table has room for from the start, at 8 bytes each.
+const DESCRIPTORS: u64 = 16_384;
+
+/// How long to wait for the supervisor once it has begun.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon that knows who it is and has nothing attached yet.
@@ -39,12 +43,14 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Takes over descriptor 3 and connects to the control server of that name, as the
-    /// supervisor's command line says. Call once, first thing in `main`.
+    /// Takes over descriptor 3, connects to the control server of that name, as the supervisor's
+    /// command line says, and waits for the configuration: for as long as this process is not
+    /// needed. None when the supervisor has gone, which then never will. Call once, first thing in
+    /// `main`.
     ///
     /// # Errors
-    /// When not started by a supervisor, or it goes away meanwhile.
-    pub fn from_args(control: &str) -> anyhow::Result<Self> {
+    /// When not started by a supervisor.
+    pub fn from_args(control: &str) -> anyhow::Result<Option<Self>> {
         let channel = inherited_channel()?;
         Self::connect(control, channel)
     }
@@ -53,16 +59,17 @@ impl Boot {
     ///
     /// # Errors
     /// As there.
-    pub fn connect(control: &str, channel: OwnedFd) -> anyhow::Result<Self> {
+    pub fn connect(control: &str, channel: OwnedFd) -> anyhow::Result<Option<Self>> {
         let channel = Arc::new(FdChannel::new(channel).context("descriptor channel")?);
         let control = Control::connect(control)?;
-        match control.recv_timeout(PATIENCE)? {
-            ToDaemon::Configure(config) => Ok(Self {
+        match control.recv() {
+            Some(ToDaemon::Configure(config)) => Ok(Some(Self {
                 config: *config,
                 control,
                 channel,
-            }),
-            other => bail!("expected the configuration first, got {other:?}"),
+            })),
+            Some(other) => bail!("expected the configuration first, got {other:?}"),
+            None => Ok(None),
         }
     }
 
@@ -91,8 +98,25 @@ pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
     let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
     fcntl(probe, FcntlArg::F_GETFD)
         .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
+    widen_descriptor_table(probe);
     // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before main.
     Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
+}
+
+/// Has the kernel make the table of descriptors as large as thousands of connections need. Later,
+/// with a second thread, each doubling would wait for a grace period of RCU
+/// (`expand_fdtable` in Linux's fs/file.c), ten milliseconds or more, and who succeeds a dead
+/// daemon gets all its descriptors at once.
+fn widen_descriptor_table(any: BorrowedFd<'_>) {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let last = limit.min(DESCRIPTORS).saturating_sub(1);
+    let Ok(last) = RawFd::try_from(last) else {
+        return;
+    };
+    if let Ok(copy) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(last)) {
+        // SAFETY: `fcntl` made it just now, and nobody else owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    }
 }
 
 /// Closes every descriptor above `last` that this process has inherited. ipc-channel accepts its

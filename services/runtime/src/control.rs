@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
 
 /// The first and only message a daemon sends over the one-shot server whose name it was started
 /// with: the two channels to use from then on.
@@ -68,14 +67,18 @@ impl Control {
         std::thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || {
+                let mut is_configured = false;
                 while let Ok(message) = from_supervisor.recv() {
+                    is_configured = true;
                     if forward.send(message).is_err() {
                         return;
                     }
                     // Full means that a wake-up is pending already.
                     let _ = ring.write(1);
                 }
-                tracing::warn!("control channel closed; running on without a supervisor");
+                if is_configured {
+                    tracing::warn!("control channel closed; running on without a supervisor");
+                }
             })?;
         Ok(Self {
             to_supervisor,
@@ -94,14 +97,9 @@ impl Control {
         self.messages.try_recv().ok()
     }
 
-    /// The next message, waiting for it.
-    ///
-    /// # Errors
-    /// When none comes in time or the supervisor is gone.
-    pub(crate) fn recv_timeout(&self, timeout: Duration) -> anyhow::Result<ToDaemon> {
-        self.messages
-            .recv_timeout(timeout)
-            .context("waiting for the supervisor's configuration")
+    /// The next message, waiting for it; none when the supervisor is gone.
+    pub(crate) fn recv(&self) -> Option<ToDaemon> {
+        self.messages.recv().ok()
     }
 
     /// Sends a message; a supervisor that is gone is no reason to stop.

@@ -97,7 +97,7 @@ fn spawn_as<S: Service>(fabric: &Fabric, service: ServiceId) -> Daemon {
     let (server, name) = IpcOneShotServer::<Handshake>::new().unwrap();
     let (channel, theirs) = FdChannel::pair().unwrap();
     let thread = std::thread::spawn(move || {
-        let boot = Boot::connect(&name, theirs).unwrap();
+        let boot = Boot::connect(&name, theirs).unwrap().unwrap();
         assert_eq!(boot.role(), Role::Ipd);
         runtime::run::<S>(boot).unwrap();
     });
@@ -403,7 +403,7 @@ fn incomplete_plumbing_is_refused() {
     let (channel, theirs) = FdChannel::pair().unwrap();
     let fabric = Fabric::new(&[(IPD, Role::Ipd)]);
     let thread = std::thread::spawn(move || {
-        let boot = Boot::connect(&name, theirs).unwrap();
+        let boot = Boot::connect(&name, theirs).unwrap().unwrap();
         runtime::run::<Echo>(boot).unwrap_err().to_string()
     });
     let (

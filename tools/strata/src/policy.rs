@@ -32,6 +32,8 @@ pub struct RestartPolicy {
     /// Packet buffers that nobody has had for so long (something wrote over the words that say
     /// whose they are) are taken back. Longer than anybody keeps a packet: fragments wait 30 s.
     pub lost_buffers: Duration,
+    /// Whether each daemon has a process in reserve.
+    pub spare: bool,
 }
 
 impl Default for RestartPolicy {
@@ -46,6 +48,7 @@ impl Default for RestartPolicy {
             give_up: 20,
             quarantine: 3,
             lost_buffers: Duration::from_secs(40),
+            spare: true,
         }
     }
 }

@@ -229,18 +229,33 @@ fn has_ended(pid: Pid) -> bool {
     stat.is_empty() || stat.contains(") Z ")
 }
 
+/// The processes in reserve.
+fn spares(status: &serde_json::Value) -> Vec<Pid> {
+    let daemons = status["daemons"].as_array().unwrap().iter();
+    daemons
+        .filter_map(|d| Some(Pid::from_raw(d["spare"].as_i64()? as i32)))
+        .collect()
+}
+
 #[test]
 fn daemons_outlive_their_supervisor_and_can_be_ended() {
     let dir = here();
     idle(&dir);
     assert_eq!(run(&dir, &["up"]).status, 0);
     let _down = Down(&dir);
-    let status = shown(&dir);
+    let mut status = shown(&dir);
+    while spares(&status).len() < 4 {
+        sleep(Duration::from_millis(5));
+        status = shown(&dir);
+    }
     let daemons = daemons(&status);
     kill(pid(&status), Signal::SIGKILL).unwrap();
     sleep(Duration::from_millis(700));
     for daemon in &daemons {
         assert!(!has_ended(*daemon), "{daemon} died with the supervisor");
+    }
+    for spare in spares(&status) {
+        assert!(has_ended(spare), "{spare} outlives its supervisor");
     }
     let ping = run(&dir, &["ping", "-c", "1", "10.1.1.1"]);
     assert_eq!(ping.status, 0, "{}{}", ping.out, ping.err);

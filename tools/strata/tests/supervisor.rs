@@ -252,6 +252,44 @@ fn a_killed_daemon_is_back_with_what_it_stored() {
     f.down();
 }
 
+fn a_dead_daemon_is_succeeded_by_its_spare() {
+    let f = Fixture::up("spare", "");
+    let number = |pid: Option<u32>| Pid::from_raw(pid.unwrap().try_into().unwrap());
+    let spare = f.wait("tcpd", |d| d.spare.is_some()).spare;
+    kill(f.pid("tcpd"), Signal::SIGKILL).unwrap();
+    let running = |restarts| {
+        move |d: &DaemonStatus| d.state == DaemonState::Running && d.restarts == restarts
+    };
+    assert_eq!(f.wait("tcpd", running(1)).pid, spare);
+    assert_eq!(f.summary("tcpd"), ["1", "1", "0"]);
+    // The next one is somebody else, and of no use if it is stopped.
+    let stopped = f.wait("tcpd", |d| d.spare.is_some()).spare;
+    assert_ne!(stopped, spare);
+    kill(number(stopped), Signal::SIGSTOP).unwrap();
+    sleep(Duration::from_millis(20));
+    kill(f.pid("tcpd"), Signal::SIGKILL).unwrap();
+    assert_ne!(f.wait("tcpd", running(2)).pid, stopped);
+    let all: Vec<_> = f.status().daemons.iter().filter_map(|d| d.spare).collect();
+    f.down();
+    for pid in all.into_iter().map(Some).chain([spare, stopped]) {
+        assert!(kill(number(pid), None).is_err(), "{pid:?} lives");
+    }
+}
+
+fn a_spare_that_dies_is_replaced_in_time() {
+    let f = Fixture::up("spares", "[restart]\nbackoff-max = \"100ms\"");
+    let spare = f.wait("ipd", |d| d.spare.is_some()).spare;
+    let pid = Pid::from_raw(spare.unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGKILL).unwrap();
+    f.wait("ipd", |d| d.spare.is_some() && d.spare != spare);
+    assert!(f.status().daemons.iter().all(|d| d.restarts == 0));
+    f.down();
+    let f = Fixture::up("none", "[restart]\nspare = false");
+    sleep(Duration::from_millis(100));
+    assert!(f.status().daemons.iter().all(|d| d.spare.is_none()));
+    f.down();
+}
+
 fn a_netdevd_learns_the_regions_again() {
     let f = Fixture::up("regions", "");
     f.call(&Request::Restart {
@@ -423,7 +461,8 @@ fn main() -> ExitCode {
     if let [worker, _, control] = arguments.as_slice()
         && worker == "__worker"
     {
-        let result = Boot::from_args(control).and_then(runtime::run::<Idle>);
+        let boot = Boot::from_args(control);
+        let result = boot.and_then(|boot| boot.map_or(Ok(()), runtime::run::<Idle>));
         return ExitCode::from(u8::from(result.is_err()));
     }
     if arguments.first().is_some_and(|first| first == "__keeper") {
@@ -444,6 +483,8 @@ fn main() -> ExitCode {
     let all = tests![
         everything_starts_and_stops_and_leaves_nothing,
         a_killed_daemon_is_back_with_what_it_stored,
+        a_dead_daemon_is_succeeded_by_its_spare,
+        a_spare_that_dies_is_replaced_in_time,
         a_netdevd_learns_the_regions_again,
         a_hung_daemon_is_killed_and_restarted,
         a_planned_restart_drains_and_counts_as_no_death,

@@ -149,6 +149,8 @@ pub struct DaemonStatus {
     pub name: String,
     /// Its process id, if it lives.
     pub pid: Option<u32>,
+    /// The process that will be it next, if one is in reserve.
+    pub spare: Option<u32>,
     /// What it is up to.
     pub state: DaemonState,
     /// Milliseconds since it became ready.

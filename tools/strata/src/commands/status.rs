@@ -112,7 +112,7 @@ fn all(cli: &Cli) -> anyhow::Result<()> {
 #[must_use]
 pub(super) fn render(status: &Status) -> String {
     let columns = [
-        "layer", "pid", "state", "uptime", "restarts", "cpu", "sleeps", "wakes", "pool",
+        "layer", "pid", "spare", "state", "uptime", "restarts", "cpu", "sleeps", "wakes", "pool",
     ];
     let rows: Vec<_> = status.daemons.iter().map(row).collect();
     let mut text = format!(
@@ -177,6 +177,7 @@ fn row(daemon: &DaemonStatus) -> Vec<String> {
     vec![
         daemon.name.clone(),
         or_dash(daemon.pid.map(|pid| pid.to_string())),
+        or_dash(daemon.spare.map(|pid| pid.to_string())),
         daemon.state.name().to_owned(),
         or_dash(daemon.uptime_ms.map(table::time)),
         daemon.restarts.to_string(),
@@ -204,6 +205,7 @@ mod tests {
         DaemonStatus {
             name: "tcpd".to_owned(),
             pid: lives.then_some(7),
+            spare: lives.then_some(8),
             state,
             uptime_ms: (state == DaemonState::Running).then_some(1500),
             restarts: 6,

@@ -156,6 +156,8 @@ pub struct Restart {
     pub quarantine: Option<u32>,
     /// Packet buffers that nobody has had for so long are taken back.
     pub lost_buffers: Option<Spanned<HumanDuration>>,
+    /// Whether each daemon has a process in reserve.
+    pub spare: Option<bool>,
 }
 
 /// `[tcp]`.

@@ -91,6 +91,7 @@ pub(super) fn restart(written: &file::Restart, problems: &mut Problems) -> Resta
             "`lost-buffers`",
             problems,
         ),
+        spare: written.spare.unwrap_or(default.spare),
     };
     if policy.backoff > policy.backoff_max
         && let Some(span) = written

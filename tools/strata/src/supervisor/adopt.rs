@@ -11,6 +11,7 @@ use super::daemon::{State, Worker};
 use super::keeper::{Held, Keeper};
 use super::plumbing::Plumbing;
 use super::roles::layouts;
+use super::spare::Process;
 use super::spawn::Child;
 use super::store::Store;
 use super::{Options, Supervisor, setup};
@@ -222,7 +223,14 @@ impl Supervisor {
             }
         }
         let _ = channel.flush();
-        let mut worker = Worker::new(child, channel, control, now);
+        let mut worker = Worker::new(
+            Process {
+                child,
+                channel,
+                control,
+            },
+            now,
+        );
         if daemon.gauges.vitals.is_running() {
             worker.kill_later(
                 now.saturating_add(COME),

@@ -11,6 +11,7 @@
 use super::channel::Channel;
 use super::control::Control;
 use super::plumbing::Gauges;
+use super::spare::{Process, Spare};
 use super::spawn::Child;
 use super::store::Store;
 use super::upgrade::Trial;
@@ -59,7 +60,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(child: Child, channel: Channel, control: Control, now: Nanos) -> Self {
+    pub(super) fn new(process: Process, now: Nanos) -> Self {
+        let Process {
+            child,
+            channel,
+            control,
+        } = process;
         Self {
             child,
             channel,
@@ -152,6 +158,10 @@ pub(super) struct Daemon {
     pub(super) executable: Option<Rc<OwnedFd>>,
     /// The last upgrade.
     pub(super) trial: Option<Trial>,
+    /// Its next process.
+    pub(super) spare: Option<Spare>,
+    /// When to start one.
+    pub(super) spare_at: Option<Nanos>,
 }
 
 impl Daemon {
@@ -167,6 +177,8 @@ impl Daemon {
             last_death: None,
             executable: None,
             trial: None,
+            spare: None,
+            spare_at: None,
         }
     }
 
@@ -251,7 +263,7 @@ impl Daemon {
                 if worker.channel.is_behind() {
                     at = at.min(now.saturating_add(RETRY));
                 }
-                Some(at)
+                Some(self.spare_due().map_or(at, |due| at.min(due)))
             }
         }
     }
@@ -299,11 +311,13 @@ impl Daemon {
             (State::Alive(worker), _) if worker.ready.is_some() => DaemonState::Running,
             (State::Alive(_), _) => DaemonState::Starting,
         };
-        let pid = worker.and_then(|worker| u32::try_from(worker.child.pid().as_raw()).ok());
+        let number = |pid: Pid| u32::try_from(pid.as_raw()).ok();
+        let pid = worker.and_then(|worker| number(worker.child.pid()));
         let pool_slots = self.gauges.pool.layout().slots();
         DaemonStatus {
             name: self.service.name.clone(),
             pid,
+            spare: self.spare_pid().and_then(number),
             state,
             uptime_ms: worker
                 .and_then(|worker| worker.ready)
@@ -342,12 +356,21 @@ pub(super) fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
-/// Whether somebody has stopped the process (`SIGSTOP`, a debugger): the third field of
-/// proc(5)'s `stat`.
+/// Whether somebody has stopped the process (`SIGSTOP`, a debugger).
 fn is_stopped(pid: Pid) -> bool {
+    matches!(process_state(pid), Some('T' | 't'))
+}
+
+/// Whether the process lives and is not stopped.
+pub(super) fn is_waiting(pid: Pid) -> bool {
+    matches!(process_state(pid), Some('R' | 'S' | 'D'))
+}
+
+/// The third field of proc(5)'s `stat`.
+fn process_state(pid: Pid) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
-    matches!(behind.trim_start().chars().next(), Some('T' | 't'))
+    let (_, behind) = stat.rsplit_once(')')?;
+    behind.trim_start().chars().next()
 }
 
 /// Processor time of a process in milliseconds (proc(5): user and system time are the 14th and

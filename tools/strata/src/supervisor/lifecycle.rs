@@ -1,11 +1,10 @@
 //! Starting daemons, hearing what they say, and what follows when they die.
 
-use super::channel::{Channel, Message};
-use super::control::{Control, Event, What};
+use super::channel::Message;
+use super::control::{Event, What};
 use super::daemon::{self, Daemon, Planned, State, Worker};
 use super::keeper::Keeper;
-use super::spawn::{self, Child};
-use super::{Mode, Source, Supervisor, quarantine, upgrade};
+use super::{Mode, Source, Supervisor, quarantine};
 use crate::keeper::Key;
 use crate::orphans;
 use abi::control::{FromDaemon, ToDaemon};
@@ -56,24 +55,11 @@ impl Supervisor {
         let daemon = self.daemons.get(&id).context("no such service")?;
         let incarnation = daemon.incarnations;
         let config = self.config_of(daemon, incarnation);
+        let process = self.process(id, incarnation)?;
         let daemon = self.daemons.get_mut(&id).context("no such service")?;
         let name = &daemon.service.name;
-        let (channel, theirs) = Channel::pair().context("cannot make a socket pair")?;
-        let control = Control::open(&self.inbox, id, incarnation, name)
-            .with_context(|| format!("cannot make the control channel of {name}"))?;
-        let executable = match &daemon.executable {
-            Some(fd) => upgrade::path(fd),
-            None => self.options.executable.clone(),
-        };
-        let title = format!("strata: {name}");
-        let arguments = [&title, "__worker", "--control", control.server()];
-        let child = Child::start(&executable, &arguments, &theirs)?;
-        drop(theirs);
-        if let Some(cores) = &self.cores {
-            let _ = spawn::pin(&child, cores);
-        }
-        control.send(ToDaemon::Configure(Box::new(config)));
-        let mut worker = Worker::new(child, channel, control, now);
+        process.control.send(ToDaemon::Configure(Box::new(config)));
+        let mut worker = Worker::new(process, now);
         // Before it has anything: a worker that the keeper does not know gets no plumbing, should
         // this process die here, and ends.
         if let Some(keeper) = &mut self.keeper {
@@ -134,6 +120,7 @@ impl Supervisor {
         self.mode = Mode::Stopping(why);
         let ids: Vec<_> = self.daemons.keys().copied().collect();
         for id in ids {
+            self.put_away(id);
             self.finish(id, Planned::Stop);
         }
     }
@@ -180,6 +167,13 @@ impl Supervisor {
 
     fn on_event(&mut self, event: Event) {
         let now = clock::now();
+        let said = match &event.what {
+            What::Said(said) => Some(said),
+            What::Closed(_) => None,
+        };
+        if self.on_spare_said(event.service, event.incarnation, said) {
+            return;
+        }
         let Some(daemon) = self.daemons.get_mut(&event.service) else {
             return;
         };
@@ -207,7 +201,10 @@ impl Supervisor {
                 tracing::info!(took_us = took, "{name} ready");
                 if self.mode == Mode::Starting && self.daemons.values().all(|d| d.proven) {
                     self.mode = Mode::Running;
+                    let ids: Vec<_> = self.daemons.keys().copied().collect();
+                    ids.into_iter().for_each(|id| self.wants_spare(id));
                 }
+                self.wants_spare(event.service);
             }
             // Its end is what counts, and the child's descriptor tells of it.
             What::Said(FromDaemon::Drained) => {}

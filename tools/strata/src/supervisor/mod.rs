@@ -4,6 +4,7 @@
 //! ```text
 //!   plumbing   memory, bells, devices, listeners: made once      store     daemons' descriptors
 //!   spawn      a daemon's process        control   typed messages, two threads a daemon
+//!   spare      its next one, in reserve
 //!   channel    descriptors               daemon    what is known of a daemon
 //!   keeper     copies of everything      adopt     what a dead supervisor left
 //!   lifecycle  start, death, drain       requests  the admin socket
@@ -26,6 +27,7 @@ mod quarantine;
 mod requests;
 mod roles;
 mod setup;
+mod spare;
 mod spawn;
 mod store;
 mod upgrade;
@@ -55,6 +57,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use plumbing::Plumbing;
 use requests::Pending;
 use runtime::clock;
+use spawn::Child;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -86,6 +89,7 @@ enum Source {
     Child(ServiceId),
     Channel(ServiceId),
     Keeper,
+    Spare(ServiceId),
 }
 
 impl Source {
@@ -98,6 +102,7 @@ impl Source {
             Self::Child(id) => (4, id.0.into()),
             Self::Channel(id) => (5, id.0.into()),
             Self::Keeper => (6, 0),
+            Self::Spare(id) => (7, id.0.into()),
         };
         (kind << 32) | u64::from(number)
     }
@@ -113,6 +118,7 @@ impl Source {
             4 => Self::Child(service()?),
             5 => Self::Channel(service()?),
             6 => Self::Keeper,
+            7 => Self::Spare(service()?),
             _ => return None,
         })
     }
@@ -142,6 +148,8 @@ struct Supervisor {
     /// Its deaths in a row.
     keeper_streak: u32,
     daemons: BTreeMap<ServiceId, Daemon>,
+    /// Spare processes that were killed and have not ended.
+    ending: Vec<Child>,
     regions: Regions,
     /// Descriptors that all daemons together may store.
     room: usize,
@@ -201,6 +209,7 @@ impl Supervisor {
             keeper_due: None,
             keeper_streak: 0,
             daemons: BTreeMap::new(),
+            ending: Vec::new(),
             regions: Regions::adopt(found.regions),
             options,
             room,
@@ -270,6 +279,7 @@ impl Supervisor {
             }
             if let Mode::Stopping(why) = &self.mode
                 && self.daemons.values().all(|d| d.worker().is_none())
+                && self.ending.is_empty()
             {
                 let why = why.clone();
                 self.answer_pending(now);
@@ -303,6 +313,7 @@ impl Supervisor {
             Source::Child(id) => self.on_child(id),
             Source::Channel(id) => self.on_channel(id),
             Source::Keeper => self.on_keeper(events),
+            Source::Spare(id) => self.on_spare(id),
         }
     }
 
@@ -321,6 +332,7 @@ impl Supervisor {
                 self.start(id);
             }
             self.tick_keeper(now);
+            self.tick_spares(now);
             self.expire_quarantine(now);
         }
     }

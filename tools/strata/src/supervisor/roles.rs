@@ -37,9 +37,13 @@ pub fn layouts() -> BTreeMap<&'static str, String> {
 /// control server.
 ///
 /// # Errors
-/// What ended it; after a drain it ends well.
+/// What ended it; after a drain it ends well, and so does a spare that was never needed.
 pub fn run_worker(control: &str) -> anyhow::Result<()> {
-    let boot = Boot::from_args(control)?;
+    // Until it is somebody.
+    let _ = nix::sys::prctl::set_name(c"spare");
+    let Some(boot) = Boot::from_args(control)? else {
+        return Ok(());
+    };
     let role = boot.role();
     // What `ps` and `top` show; the command line says the device as well.
     if let Ok(name) = CString::new(role.name()) {

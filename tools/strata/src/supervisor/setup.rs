@@ -11,6 +11,11 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a killed supervisor, or what it was about to start, may still hold its lock.
+const DYING: Duration = Duration::from_millis(200);
 
 /// Makes the constellation's directory and takes its lock, which ends with the process.
 ///
@@ -19,14 +24,24 @@ use std::os::unix::net::UnixStream;
 pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
     rundir.create()?;
     let path = rundir.lock_file();
-    let file = File::options()
+    let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let begin = Instant::now();
+    let locked = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((again, Errno::EWOULDBLOCK)) if begin.elapsed() < DYING => {
+                file = again;
+                sleep(Duration::from_millis(5));
+            }
+            other => break other,
+        }
+    };
+    match locked {
         Ok(mut lock) => {
             let _ = lock.set_len(0);
             let _ = writeln!(lock, "{}", std::process::id());
