@@ -102,6 +102,27 @@ fn slow_start_does_not_overrun_a_queue_of_one_bdp() {
     }
 }
 
+// Found by `strata compare`: the receiver's buffer grew when twice the old one had passed, so that
+// the window was full in the first recovery; all that waited for it left at once and was lost
+// again in the short queue (4.5 Mbit/s instead of 6.7).
+#[test]
+fn a_short_queue_is_overrun_once() {
+    for (rtt, frames, least) in [(20, 10, 0.4), (100, 20, 0.06)] {
+        let link = Link {
+            rate: MBIT_100,
+            queue: frames * 1514,
+            rtt: rtt * MS,
+            loss: 0.0,
+        };
+        let mut path = Path::new(link, &[Cubic], 1);
+        path.run(3 * SECOND);
+        assert_eq!(path.tcb(0).counters.recoveries, 1, "{rtt} ms");
+        assert!(path.dropped < frames * 3 / 2, "{}", path.dropped);
+        let got = path.outcome(0).bytes as f64 / (MBIT_100 as f64 * USEFUL * 3.0);
+        assert!(got > least, "{rtt} ms: {got}");
+    }
+}
+
 // Found by `strata compare`: the conservative rounds of HyStart++ tripled a window that filled the
 // link twice over already, past the end of a queue of many products of rate and delay.
 #[test]

@@ -4,23 +4,28 @@
 //! that is agreed on beforehand, the *switch*, so that nothing is copied or moved:
 //!
 //! ```text
-//!            0        M        2M       3M   switch = 3M
+//!            0        M        2M       3M   switch = 3M, from M to 2M
 //!   stream   |--------|--------|--------|--------|--------|--------|--------| ...
 //!   place    0 .. M   0 .. M   0 .. M   M .. 2M  0 .. M   M .. 2M  0 .. M     (2M large from 3M)
 //! ```
 //!
-//! **Growing** from `M` to `N` (both powers of two): from the switch `S` on, which is at place 0
+//! **Growing** from `M` to `N` (both powers of two): from the switch `S` on, which is at place `r`
 //! of the old rule, position `p` is at `(p - S + M) mod N`. Let `lo` be the first position in use.
 //!
 //! - Old positions are at distinct places while `S - lo <= M`, as in any ring.
 //! - The first `N - M` new ones are at places `M .. N`, which the old rule never used.
-//! - The next ones, `S + (N - M) + x`, are at place `x`, where the old rule has `S - M + x`: just
-//!   `N` bytes before. So whenever that place is written, the byte that was there is not in use if
-//!   at most `N` bytes are.
+//! - The next ones, `S + (N - M) + x`, are at place `x < M`. The old rule has `S - r + x` there if
+//!   `x < r`, which is `N - M + r` bytes before, and else `S - r - M + x`, `N + r` bytes before.
 //!
-//! Hence [`Ring::limit`]: at most `M` bytes in use while `S` is further than `M` away, at most
-//! `N` from then on; it never falls when `lo` grows. **Shrinking**: from the switch on, positions
-//! are at `(p - S) mod N`, and none is used before all old ones are done with.
+//! Hence [`Ring::limit`]: at most `M` bytes in use while `S` is further than `M` away. As soon as
+//! it is not, `S + (N - M)` may be reached, which are `N` bytes in use at once; that stays until
+//! `N - M + r` from `lo` on are more (`N` where `r` is 0: nothing is `N - M` bytes before then).
+//! With `S` behind it is `N` bytes. The limit never falls when `lo` grows, and at least `M` bytes
+//! may always be in use. **Shrinking**: from the switch on, positions are at `(p - S) mod N`, and
+//! none is used before all old ones are done with.
+//!
+//! A switch at the next place 0 would do without `r`, but may lie nearly `M` further off: a buffer
+//! that is to double within a round trip would do so when twice as much has passed.
 //!
 //! A switch lies beyond all that may have been written or offered so far, so whoever has not yet
 //! heard of it is not wrong about any position that he may touch. At most one is pending: a rule
@@ -188,12 +193,18 @@ impl Ring {
             (Some(new), Some(old)) if new.start > lo => {
                 let bound = lo.saturating_add(old.size);
                 if new.at == 0 {
-                    bound.min(new.start)
-                } else if bound >= new.start {
-                    lo.saturating_add(new.size)
-                } else {
-                    bound
+                    return bound.min(new.start);
                 }
+                if bound < new.start {
+                    return bound;
+                }
+                let rest = match old.place(new.start) {
+                    0 => new.at,
+                    rest => rest,
+                };
+                let fresh = new.size.saturating_sub(new.at);
+                let used_again = lo.saturating_add(fresh).saturating_add(rest);
+                new.start.saturating_add(fresh).max(used_again)
             }
             (Some(new), _) => lo.saturating_add(new.size),
             _ => lo,
@@ -240,15 +251,8 @@ impl Ring {
         }
         let hi = hi.max(last.start + 1);
         let rule = if size > last.size {
-            // The next one at place 0 of the old rule.
-            let rest = last.place(hi);
-            let start = if rest == 0 {
-                hi
-            } else {
-                hi + (last.size - rest)
-            };
             Rule {
-                start,
+                start: hi.next_multiple_of(RING_GRAIN),
                 size,
                 at: last.size,
             }

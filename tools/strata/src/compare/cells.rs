@@ -117,7 +117,7 @@ impl Cell {
         let rtt = f64::from(self.rtt_ms.max(1)) / 1e3;
         let by_loss = 1.3 * MSS * 8.0 / (rtt * self.loss.max(1e-9).sqrt()) / 1e6;
         let by_queue = match self.queue {
-            Some(frames) if frames < self.product() / 4 => f64::from(self.mbps) / 4.0,
+            Some(_) if self.is_short() => f64::from(self.mbps) / 4.0,
             _ => f64::from(self.mbps),
         };
         by_loss.min(by_queue)
@@ -131,7 +131,17 @@ impl Cell {
         reason = "between 1 and 16"
     )]
     pub(super) fn at_once(&self, budget_mbps: f64) -> usize {
+        if self.is_short() {
+            return 1;
+        }
         (budget_mbps / (2.0 * self.expected())).clamp(1.0, 16.0) as usize
+    }
+
+    /// Whether the queue is so short that what counts are bursts of a millisecond: another
+    /// transfer on the same processor makes them, and one loss more or less in slow start halves
+    /// what is measured. So these take turns, and there are three times as many.
+    pub(super) fn is_short(&self) -> bool {
+        self.queue.is_some_and(|frames| frames < self.product() / 4)
     }
 
     /// The losses by the delays.

@@ -87,7 +87,8 @@ fn conditions(results: &Results<'_>) -> String {
          - Transfers of {seconds} s from the moment when both ends have the connection, slow start \
          included. Those of a pair have the same seed: the same frames of the same number are lost. \
          Pairs that take little of the processor go at once, each over a link of its own; the \
-         others take turns.\n\
+         others take turns. Queues shorter than a quarter of the path take turns always, for a \
+         transfer beside them makes bursts of a millisecond, and have three times as many pairs.\n\
          - Loss strikes data and acknowledgements alike, unless noted. The queue holds what waits \
          for the rate, in frames; where not noted the product of rate and round trip, 50 at the \
          least.\n\

@@ -55,7 +55,8 @@ impl Spread {
 
 impl Row {
     /// Measures: as many pairs at once as do not hinder each other, else one after the other.
-    /// Those at once are the noisier and cost nothing: twice as many, if `doubled`.
+    /// Those at once are the noisier and cost nothing: twice as many, if `doubled`; short queues
+    /// make noise of their own: three times as many.
     pub(super) fn measure(
         world: &World,
         cell: &Cell,
@@ -77,6 +78,11 @@ impl Row {
         };
         let mut done = Vec::new();
         if at_once == 1 {
+            let pairs = if cell.is_short() && doubled {
+                pairs * 3
+            } else {
+                pairs
+            };
             for seed in 1..=pairs {
                 let stack = transfer::run(world, &plan(Host::Stack, seed));
                 let stack = stack.context("the stack's")?;

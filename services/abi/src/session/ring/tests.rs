@@ -124,6 +124,26 @@ fn growing_begins_in_the_fresh_half() {
     assert!(ring.switch(16_384, 32_768, 32_768));
 }
 
+// Found by `strata compare`: the switch lay at the next place 0, which a stream in slow start
+// reached two round trips later; its window stayed as it was until then.
+#[test]
+fn all_of_a_larger_ring_may_be_used_as_soon_as_it_is_there() {
+    const M: u64 = 1 << 17;
+    let mut ring = Ring::new(1 << 17);
+    let lo = 5 * 4096;
+    assert!(ring.switch(lo, lo + M, 1 << 19));
+    assert_eq!(ring.pending(lo), Some(lo + M));
+    assert_eq!(ring.limit(lo), lo + 4 * M);
+    // It waits for what is at place 0 and the next four pages, which come once more before it.
+    for (used, limit) in [
+        (M - lo, lo + 4 * M),
+        (M - 1, 2 * lo - 1 + 4 * M),
+        (M, lo + 5 * M),
+    ] {
+        assert_eq!(ring.limit(lo + used), limit, "{used}");
+    }
+}
+
 // What an application reads may be anything.
 #[test]
 fn any_words_are_answered() {
