@@ -116,7 +116,7 @@ impl Engine {
             self.slots.resize_with(index + 1, || None);
         }
         if let Some(slot) = self.slots.get_mut(index) {
-            *slot = Some(Box::new(Conn::new(id, *tcb)));
+            *slot = Some(Box::write(Box::new_uninit(), Conn::new(id, *tcb)));
         }
         if tcb.state().has_peer() && !self.register(id) {
             if let Some(slot) = self.slots.get_mut(index) {

@@ -11,13 +11,15 @@ use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
 use crate::record::{self, COPY_HEADER, Copies, Corrupt};
 use crate::sync::AtomicU64;
+use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use zerocopy::IntoBytes;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"STRATA-R");
-const WORDS: usize = 4096;
+const WORDS: usize = PAGE;
+const PAGE: usize = 4096;
 
 /// What a table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,31 +67,21 @@ pub struct RecordTable {
 
 /// Runs of records whose words lie in pages that exist.
 fn written(fd: &impl AsFd, layout: RecordLayout) -> Vec<Range<u32>> {
-    let end = WORDS + layout.count as usize * 8;
-    let seek = |from: usize, whence| -> Option<usize> {
-        let at = lseek(fd, i64::try_from(from).ok()?, whence).ok()?;
-        usize::try_from(at).ok()
-    };
-    let index = |at: usize| {
-        let index = at.clamp(WORDS, end).saturating_sub(WORDS) / 8;
-        u32::try_from(index).unwrap_or(u32::MAX)
-    };
-    let mut runs = Vec::new();
-    let mut at = WORDS;
-    while at < end {
-        // No data: there is none from here on, or the kernel cannot tell.
-        let data = match seek(at, Whence::SeekData) {
-            Some(data) => data,
-            None if runs.is_empty() && seek(0, Whence::SeekData).is_none() => at,
-            None => break,
-        };
-        let hole = seek(data, Whence::SeekHole).unwrap_or(end).max(data + 1);
-        if index(data) < index(hole) {
-            runs.push(index(data)..index(hole));
+    const EACH: u32 = (PAGE / 8) as u32;
+    // Page by page: to ask for the next hole has the kernel look at all of the copies.
+    let exists = |page: u32| {
+        let at = WORDS + page as usize * PAGE;
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        match lseek(fd, at, Whence::SeekData) {
+            Ok(data) => data == at,
+            // There is nothing from here on; or the kernel cannot tell.
+            Err(errno) => errno != Errno::ENXIO,
         }
-        at = hole;
-    }
-    runs
+    };
+    (0..layout.count.div_ceil(EACH))
+        .filter(|&page| exists(page))
+        .map(|page| page * EACH..(page * EACH).saturating_add(EACH).min(layout.count))
+        .collect()
 }
 
 struct Place<'a> {
