@@ -67,7 +67,8 @@ pub struct RecordTable {
 
 /// Runs of records whose words lie in pages that exist.
 fn written(fd: &impl AsFd, layout: RecordLayout) -> Vec<Range<u32>> {
-    const EACH: u32 = (PAGE / 8) as u32;
+    const EACH: u32 = 512;
+    const _: () = assert!(EACH as usize * 8 == PAGE);
     // Page by page: to ask for the next hole has the kernel look at all of the copies.
     let exists = |page: u32| {
         let at = WORDS + page as usize * PAGE;
