@@ -49,7 +49,7 @@ pub(super) enum Ended {
     Status(i32),
     /// By a signal.
     Signal(Signal),
-    /// As a child of somebody else.
+    /// As a child of somebody else, and nobody can tell how.
     Unseen,
 }
 
@@ -149,10 +149,10 @@ impl Child {
     /// How it ended, if it has; it is reaped then, and must not be asked again.
     pub(super) fn reap(&self) -> Option<Ended> {
         if !self.ours {
-            // Whoever is its parent now hears how; the descriptor only tells that.
+            // Whoever is its parent now hears how; the descriptor tells that.
             let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
             let count = poll(&mut ended, PollTimeout::ZERO).unwrap_or(0);
-            return (count > 0).then_some(Ended::Unseen);
+            return (count > 0).then(|| self.end_unseen());
         }
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
@@ -161,6 +161,52 @@ impl Child {
             _ => None,
         }
     }
+}
+
+impl Child {
+    /// How a child of somebody else ended: as its parent has not heard yet by proc(5), else by
+    /// what the kernel kept for its descriptors (`PIDFD_GET_INFO`, Linux 6.15 and later). Its
+    /// parent may hear in between, so the descriptor is asked before as well.
+    fn end_unseen(&self) -> Ended {
+        let status = kept_status(&self.pidfd)
+            .or_else(|| zombie_status(self.pid))
+            .or_else(|| kept_status(&self.pidfd));
+        status.map_or(Ended::Unseen, Ended::of_status)
+    }
+}
+
+impl Ended {
+    /// From what wait(2) stores.
+    fn of_status(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            return Self::Status(libc::WEXITSTATUS(status));
+        }
+        Signal::try_from(libc::WTERMSIG(status)).map_or(Self::Unseen, Self::Signal)
+    }
+}
+
+/// The status of a process that its parent has waited for.
+fn kept_status(pidfd: &OwnedFd) -> Option<i32> {
+    // SAFETY: plain old data, for which zeros are a value.
+    let mut info: libc::pidfd_info = unsafe { core::mem::zeroed() };
+    info.mask = libc::PIDFD_INFO_EXIT.into();
+    // SAFETY: the descriptor is open, and the kernel writes as much as the request's number says
+    // the structure has.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    let is_known = result == 0 && info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0;
+    is_known.then_some(info.exit_code)
+}
+
+/// The status of a process that its parent has not waited for: proc(5)'s `stat`, the last field.
+/// Its number cannot be another's as long as it is a zombie, and another one is none.
+fn zombie_status(pid: Pid) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace();
+    if fields.next() != Some("Z") {
+        return None;
+    }
+    fields.next_back()?.parse().ok()
 }
 
 impl AsFd for Child {
@@ -220,4 +266,48 @@ pub(super) fn placement(pin: Pin) -> anyhow::Result<Option<CpuSet>> {
 /// Pins `child`; threads that it starts later inherit it.
 pub(super) fn pin(child: &Child, cores: &CpuSet) -> nix::Result<()> {
     sched_setaffinity(child.pid, cores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// As one that another supervisor has started, whose parent waits for it or does not.
+    fn seen_by_a_stranger(script: &str, waits: bool) -> Ended {
+        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let adopted = Child::adopt(pidfd_open(pid).unwrap()).unwrap();
+        if waits {
+            child.wait().unwrap();
+        }
+        let ended = loop {
+            if let Some(ended) = adopted.reap() {
+                break ended;
+            }
+            std::thread::yield_now();
+        };
+        let _ = child.wait();
+        ended
+    }
+
+    #[test]
+    fn how_an_adopted_process_ended_is_heard() {
+        // It lives until it is adopted.
+        let abort = "sleep 0.05; kill -ABRT $$";
+        assert_eq!(
+            seen_by_a_stranger(abort, false),
+            Ended::Signal(Signal::SIGABRT)
+        );
+        assert_eq!(
+            seen_by_a_stranger("sleep 0.05; exit 3", false),
+            Ended::Status(3)
+        );
+        // Kernels before 6.15 keep nothing.
+        let heard = seen_by_a_stranger(abort, true);
+        assert!(
+            [Ended::Signal(Signal::SIGABRT), Ended::Unseen].contains(&heard),
+            "{heard:?}"
+        );
+    }
 }
