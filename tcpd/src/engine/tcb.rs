@@ -3,7 +3,7 @@
 //! Plain old data of a fixed layout. What is not here is derived from it when an engine is made
 //! from committed records ([`super::Engine::restore`]); what an application sees of a connection
 //! (how far it can read, what it may overwrite) is computed from the committed record by the
-//! functions below and kept nowhere else.
+//! functions of [`positions`] and kept nowhere else.
 //!
 //! Sequence numbers are [`Offset`]s: 64 bits, SYN at [`SYN_OFFSET`], data behind it.
 //!
@@ -17,6 +17,8 @@
 //! `snd_nxt` never moves back: what has to be sent again is known by ranges (the scoreboard and
 //! [`Recovery`]), so RFC 9293's SND.MAX of other stacks is the same number.
 
+mod positions;
+
 use super::chrono::Chrono;
 use super::congestion::Congestion;
 use super::ecn::Ecn;
@@ -28,7 +30,7 @@ use super::reassembly::Reassembly;
 use super::recovery::Recovery;
 use super::rtt::RttEstimator;
 use super::sack::Scoreboard;
-use super::seq::{Offset, SYN_OFFSET, of_stream, stream_position};
+use super::seq::{Offset, SYN_OFFSET};
 use super::sockopt::SockOpts;
 use super::state::State;
 use super::timers::Deadlines;
@@ -290,76 +292,6 @@ impl Tcb {
         self.has(flag::ORPHAN)
     }
 
-    /// The peer's FIN was reached: nothing comes after [`Self::received_upto`].
-    #[must_use]
-    pub const fn peer_finished(&self) -> bool {
-        self.fin_at != 0 && self.rcv_nxt > self.fin_at
-    }
-
-    /// Stream position up to which the application may read.
-    #[must_use]
-    pub const fn received_upto(&self) -> u64 {
-        let end = if self.peer_finished() {
-            self.fin_at
-        } else {
-            self.rcv_nxt
-        };
-        stream_position(end)
-    }
-
-    /// Stream position below which the send buffer may be overwritten.
-    #[must_use]
-    pub const fn acked_upto(&self) -> u64 {
-        let position = stream_position(self.snd_una);
-        if position < self.written {
-            position
-        } else {
-            self.written
-        }
-    }
-
-    /// Bytes received in order that the application has not taken.
-    #[must_use]
-    pub const fn unread(&self) -> u64 {
-        self.received_upto().saturating_sub(self.consumed)
-    }
-
-    /// Where the data the application has written ends; the FIN's place once one is queued.
-    #[must_use]
-    pub const fn data_end(&self) -> Offset {
-        of_stream(self.written)
-    }
-
-    /// Whether the FIN was sent.
-    #[must_use]
-    pub const fn fin_sent(&self) -> bool {
-        self.has(flag::FIN_QUEUED) && self.snd_nxt > self.data_end()
-    }
-
-    /// Whether the FIN was acknowledged.
-    #[must_use]
-    pub const fn fin_acked(&self) -> bool {
-        self.fin_sent() && self.snd_una > self.data_end()
-    }
-
-    /// Whether all data (not the FIN) is acknowledged.
-    #[must_use]
-    pub const fn data_acked(&self) -> bool {
-        self.snd_una >= self.data_end()
-    }
-
-    /// Sequence numbers in flight, acknowledged selectively or not.
-    #[must_use]
-    pub const fn flight(&self) -> u64 {
-        self.snd_nxt - self.snd_una
-    }
-
-    /// First offset beyond the peer's window.
-    #[must_use]
-    pub fn snd_limit(&self) -> Offset {
-        self.snd_una + u64::from(self.snd_wnd)
-    }
-
     /// Whether the record makes sense: what [`super::Engine::restore`] demands of each.
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -390,26 +322,5 @@ mod tests {
         assert_eq!(size_of::<Recovery>(), 168);
         assert_eq!(size_of::<Counters>(), 56);
         assert_eq!(size_of::<Ecn>(), 32);
-    }
-
-    #[test]
-    fn positions_follow_from_the_record() {
-        let mut tcb = Tcb::new(SocketRef::NONE, SockOpts::new(4096, 4096), 7);
-        assert!(tcb.is_valid());
-        assert_eq!((tcb.received_upto(), tcb.acked_upto()), (0, 0));
-        tcb.rcv_nxt = of_stream(10);
-        assert_eq!(tcb.received_upto(), 10);
-        tcb.fin_at = tcb.rcv_nxt;
-        assert!(!tcb.peer_finished());
-        tcb.rcv_nxt += 1;
-        assert!(tcb.peer_finished());
-        assert_eq!(tcb.received_upto(), 10);
-        tcb.written = 5;
-        tcb.flags |= flag::FIN_QUEUED;
-        tcb.snd_nxt = tcb.data_end() + 1;
-        assert!(tcb.fin_sent() && !tcb.fin_acked());
-        tcb.snd_una = tcb.snd_nxt;
-        assert!(tcb.fin_acked());
-        assert_eq!(tcb.acked_upto(), 5);
     }
 }
