@@ -20,6 +20,7 @@ mod cookies;
 mod ecn;
 mod icmp;
 mod info;
+mod keepalive;
 mod loss;
 mod odd_options;
 mod pacing;

@@ -56,12 +56,17 @@ pub(crate) fn transmit(conn: &mut Conn, ctx: &mut Ctx<'_>, budget: &mut usize) -
             } else {
                 conn.rt.push_now = false;
             }
-            match core::mem::take(&mut conn.rt.probe) {
+            let asked = core::mem::take(&mut conn.rt.probe);
+            match asked {
                 Probe::None => {}
                 Probe::Window => build::window_probe(conn, ctx),
                 // New data serves as well.
                 Probe::Tail if conn.tcb.snd_nxt == nxt => probe::tail_probe(conn, ctx),
                 Probe::Tail => {}
+            }
+            if asked != Probe::None {
+                // Thousands of connections may be probed at once (keepalive with equal timers).
+                *budget = budget.saturating_sub(1);
             }
         }
     }
