@@ -110,6 +110,9 @@ pub(crate) struct Runtime {
     pub(crate) quickack: u32,
     /// A range that arrived twice, to be reported (RFC 2883).
     pub(crate) dsack: Option<(Offset, Offset)>,
+    /// Ranges received out of order that no acknowledgement has told of, as far as they are
+    /// several (see `segment_in::report`).
+    pub(crate) untold: usize,
     /// When a segment outside the window was last answered.
     pub(crate) oow_ack_at: Nanos,
     /// Measurements for the buffers' sizes.

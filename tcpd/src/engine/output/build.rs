@@ -27,7 +27,8 @@ pub(super) fn sack_len(conn: &Conn) -> u32 {
     }
 }
 
-fn max_blocks(tcb: &Tcb) -> usize {
+/// SACK blocks that fit beside the other options.
+pub(crate) fn max_blocks(tcb: &Tcb) -> usize {
     if tcb.negotiated.has(options::flag::TIMESTAMPS) {
         3
     } else {
@@ -109,6 +110,7 @@ fn header(conn: &mut Conn, seq: Offset, flags: Flags, ctx: &Ctx<'_>) -> Repr {
     tcb.unacked_segs = 0;
     tcb.deadlines.stop(Timer::DelayedAck);
     conn.rt.ack_now = false;
+    conn.rt.untold = 0;
     repr
 }
 

@@ -42,7 +42,7 @@ impl Conn {
         }
         if (DATA_OFFSET..start).contains(&segment.data) && start < segment.data_end {
             // RFC 2883 4.2: the part that was here already.
-            self.rt.dsack = Some((segment.data, start));
+            self.note_duplicate(segment.data, start, ctx);
         }
         if start < end {
             self.place(segment, start, end, sink, ctx);
@@ -77,20 +77,22 @@ impl Conn {
         let nxt = tcb.rcv_nxt;
         let in_order = start == nxt;
         if !in_order {
+            tcb.counters.out_of_order = tcb.counters.out_of_order.saturating_add(1);
             // RFC 5681 4.2: a duplicate acknowledgement at once.
             self.rt.ack_now = true;
-            tcb.counters.out_of_order = tcb.counters.out_of_order.saturating_add(1);
             if tcb.reassembly.covers(nxt, start, end) {
-                self.rt.dsack = Some((start, end));
                 tcb.counters.duplicates = tcb.counters.duplicates.saturating_add(1);
                 ctx.stats.duplicate_bytes += end - start;
+                self.note_duplicate(start, end, ctx);
                 return;
             }
             if self.rt.memory.exhausted || !tcb.reassembly.has_room(nxt, start, end) {
                 ctx.stats.no_room += 1;
                 return;
             }
+            self.note_range(start, end, ctx);
         }
+        let tcb = &mut self.tcb;
         // Both lengths are at most a segment's payload.
         let offset = (start - segment.data) as usize;
         let len = (end - start) as usize;

@@ -12,6 +12,7 @@
 mod ack;
 mod data;
 mod fin;
+mod report;
 mod syn_sent;
 mod synchronized;
 

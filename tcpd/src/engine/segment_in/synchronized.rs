@@ -113,7 +113,7 @@ impl Conn {
         if segment.payload_len() > 0 && segment.end <= tcb.rcv_nxt {
             // RFC 2883 4: report what arrived twice.
             ctx.stats.duplicate_bytes += segment.payload_len();
-            self.rt.dsack = Some((segment.data, segment.data_end));
+            self.note_duplicate(segment.data, segment.data_end, ctx);
             self.quicken(segment, ctx);
         }
         if self.tcb.state() == State::TimeWait && segment.has(Flags::FIN) {
