@@ -116,7 +116,7 @@ fn events(end: &impl AsFd, wait_for: PollFlags) -> Result<PollFlags> {
 /// What the receiver sees of a fixed conversation.
 fn script(from: &impl End, to: &impl End) -> Result<String> {
     let mut log = String::new();
-    let pause = || sleep(Duration::from_millis(30));
+    let pause = || sleep(Duration::from_millis(100));
     let pri = |log: &mut String, wait_for| -> Result<()> {
         let pri = events(to, wait_for)?.contains(PollFlags::POLLPRI);
         Ok(writeln!(log, "pri {pri}")?)
