@@ -6,8 +6,8 @@
 //!       --"end"--> both directions of each carry a few bytes; says what is lost; ends
 //! ```
 
-use super::states::greet;
-use super::{Mix, PATIENCE, Peer, Place, Shared};
+use super::states::{greet, idle};
+use super::{Amounts, Mix, OWN_IDLE, PATIENCE, Peer, Place, Shared};
 use anyhow::{Context, Result, bail, ensure};
 use libsocket::Stack;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,7 +15,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
-/// Environment variable that makes an executable a crowd: directory, addresses, number.
+/// Environment variable that makes an executable a crowd: number, keepalive in milliseconds,
+/// addresses, directory.
 const ROLE: &str = "STRATA_CROWD_ROLE";
 
 /// Connections that one process holds.
@@ -37,9 +38,10 @@ pub fn become_crowd_if_asked() -> Option<ExitCode> {
 fn be(role: &str) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    let mut words = role.splitn(4, ' ');
+    let mut words = role.splitn(5, ' ');
     let mut word = || words.next().context("a word of the role is missing");
     let count: usize = word()?.parse()?;
+    let keepalive_ms: u32 = word()?.parse()?;
     let stack_address: Ipv4Addr = word()?.parse()?;
     let peer: Ipv4Addr = word()?.parse()?;
     let place = Place {
@@ -48,7 +50,7 @@ fn be(role: &str) -> Result<()> {
         peer: Peer::Kernel(peer),
         patience: PATIENCE,
     };
-    let pairs = place.connect_many(count)?;
+    let pairs = idle(&place, count, keepalive_ms)?;
     println!("ready");
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -120,17 +122,20 @@ impl Drop for Crowd {
     }
 }
 
-/// Adds `count` idle connections of other processes.
-pub(super) fn add(mix: &mut Mix, place: &Place, count: usize) -> Result<()> {
+/// Adds those idle connections that are other processes'.
+pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()> {
     let Peer::Kernel(host) = place.peer else {
         bail!("a crowd of idle connections is with the kernel");
     };
     let mut crowds = Vec::new();
-    let mut left = count;
+    let mut left = amounts.idle.saturating_sub(OWN_IDLE);
     while left > 0 {
         let now = left.min(EACH);
         let dir = place.stack.dir().display();
-        let role = format!("{now} {} {host} {dir}", place.stack_address);
+        let role = format!(
+            "{now} {} {} {host} {dir}",
+            amounts.keepalive_ms, place.stack_address
+        );
         let mut crowd = Crowd::start(&role)?;
         crowd.wait_ready()?;
         crowds.push(crowd);

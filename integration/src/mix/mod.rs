@@ -55,6 +55,9 @@ pub struct Amounts {
     pub requests: usize,
     /// Idle connections.
     pub idle: usize,
+    /// Idle time in milliseconds after which the stack's ends of idle connections probe their
+    /// peers (`SO_KEEPALIVE`), and time between probes; 0: they do not.
+    pub keepalive_ms: u32,
     /// Connections whose receiver does not read before the end, in each direction.
     pub stuck: usize,
     /// Threads that open and close connections, in each direction.
@@ -77,6 +80,7 @@ impl Default for Amounts {
             bulk_pause: Duration::from_millis(4),
             requests: 4,
             idle: 20,
+            keepalive_ms: 0,
             stuck: 1,
             churn: 1,
             datagrams: true,
@@ -256,7 +260,7 @@ impl Mix {
             patience: amounts.patience,
         };
         if amounts.idle > OWN_IDLE {
-            crowd::add(&mut mix, &place, amounts.idle - OWN_IDLE)?;
+            crowd::add(&mut mix, &place, amounts)?;
         }
         let amounts = &Amounts {
             idle: amounts.idle.min(OWN_IDLE),

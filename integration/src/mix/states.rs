@@ -5,6 +5,7 @@ use super::ends::End;
 use super::flows::compare;
 use super::{Amounts, Mix, Place};
 use crate::peer::Stream;
+use abi::session::SockOpt;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -20,7 +21,7 @@ const WATCHED: usize = 8;
 
 pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()> {
     if amounts.idle > 0 {
-        add_idle(mix, place, amounts.idle)?;
+        add_idle(mix, place, amounts)?;
     }
     for number in 0..amounts.stuck {
         let (theirs, ours) = place.connect(number % 2 == 0)?;
@@ -40,8 +41,26 @@ pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()>
     Ok(())
 }
 
-fn add_idle(mix: &mut Mix, place: &Place, count: usize) -> Result<()> {
+/// Idle connections, with keepalive if it is wanted.
+pub(super) fn idle(
+    place: &Place,
+    count: usize,
+    keepalive_ms: u32,
+) -> Result<Vec<(End, libsocket::TcpStream)>> {
     let pairs = place.connect_many(count)?;
+    if keepalive_ms > 0 {
+        for (_, ours) in &pairs {
+            let socket = ours.socket();
+            socket.set_option(SockOpt::KeepIdle(keepalive_ms))?;
+            socket.set_option(SockOpt::KeepInterval(keepalive_ms))?;
+            socket.set_option(SockOpt::KeepAlive(true))?;
+        }
+    }
+    Ok(pairs)
+}
+
+fn add_idle(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()> {
+    let pairs = idle(place, amounts.idle, amounts.keepalive_ms)?;
     for (number, (_, ours)) in pairs.iter().enumerate().take(WATCHED) {
         let name = format!("the socket of idle connection {number}");
         mix.shared.levels.expect(name, ours, (false, true))?;

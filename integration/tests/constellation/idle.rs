@@ -1,11 +1,12 @@
 //! What connections cost that do nothing: memory of each process and processor time.
 //!
 //! `STRATA_IDLE=10000 cargo test --release -p integration --test constellation idle` tells it of
-//! ten thousand.
+//! ten thousand, and `keepalive` instead of `idle` of as many that ask their peers once a second.
 
 use anyhow::{Context, Result, ensure};
 use integration::Trials;
 use integration::mix::{Amounts, Mix};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use strata::lab::{Lab, LabConfig};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("idle_connections_are_cheap", idle);
+    trials.add("keepalive_of_many_connections_is_cheap", keepalive);
 }
 
 /// What a process has used.
@@ -52,30 +54,89 @@ fn used(lab: &Lab) -> Result<Vec<Used>> {
     processes.into_iter().map(used).collect()
 }
 
-fn idle() -> Result<()> {
-    let count: usize = match std::env::var("STRATA_IDLE") {
-        Ok(text) => text.parse().context("STRATA_IDLE")?,
-        Err(_) => 2_000,
+fn count() -> Result<usize> {
+    match std::env::var("STRATA_IDLE") {
+        Ok(text) => text.parse().context("STRATA_IDLE"),
+        Err(_) => Ok(2_000),
+    }
+}
+
+/// Nothing but idle connections.
+fn only_idle(count: usize) -> Amounts {
+    Amounts {
+        bulk: 0,
+        requests: 0,
+        idle: count,
+        stuck: 0,
+        churn: 0,
+        datagrams: false,
+        late: 0,
+        ..Amounts::default()
+    }
+}
+
+/// How often each connection asks whether its peer is there. The shortest that `TCP_KEEPIDLE` can
+/// express; 75 seconds are usual.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// Time that a probe and its answer may take of all layers together.
+const EACH: Duration = Duration::from_micros(250);
+
+/// Each asks once a second, the answers come, and none is given up; tcpd dies and they go on.
+fn keepalive() -> Result<()> {
+    let count = count()?;
+    let lab = Lab::start(&LabConfig::default())?;
+    let mix = Mix::start(
+        &lab,
+        &Amounts {
+            keepalive_ms: u32::try_from(KEEPALIVE.as_millis())?,
+            ..only_idle(count)
+        },
+    )?;
+    sleep(KEEPALIVE);
+    let measure = || -> Result<()> {
+        let (begin, start) = (Instant::now(), used(&lab)?);
+        let sent = lab.counter("tcpd", "tcp_out_segs")?;
+        sleep(2 * KEEPALIVE);
+        let sent = lab.counter("tcpd", "tcp_out_segs")? - sent;
+        let (took, end) = (begin.elapsed(), used(&lab)?);
+        let mut all = Duration::ZERO;
+        for (from, to) in start.iter().zip(&end) {
+            let cpu = to.cpu.saturating_sub(from.cpu);
+            println!(
+                "{:16} {:.2} % of a core",
+                to.name,
+                100.0 * cpu.as_secs_f64() / took.as_secs_f64()
+            );
+            all += cpu;
+        }
+        let due = count as f64 * took.as_secs_f64() / KEEPALIVE.as_secs_f64();
+        let share = sent as f64 / due;
+        let each = all / u32::try_from(sent.max(1))?;
+        println!("{sent} probes, {share:.2} of those due, {each:?} for each with its answer");
+        // A second after the last answer, so a little less often than once a second.
+        ensure!((0.5..1.1).contains(&share), "{share} of the probes");
+        ensure!(each < EACH, "{each:?} for each probe");
+        Ok(())
     };
+    measure()?;
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    sleep(KEEPALIVE);
+    measure().context("after a kill")?;
+    ensure!(lab.counter("tcpd", "aborted_on_timeout")? == 0);
+    mix.finish()?;
+    Ok(())
+}
+
+fn idle() -> Result<()> {
+    let count = count()?;
     let lab = Lab::start(&LabConfig {
         // What is looked at now and then, all sockets among it, ten times as often as usual.
         extra: "[restart]\nlost-buffers = \"4s\"\n".to_owned(),
         ..LabConfig::default()
     })?;
     let before = used(&lab)?;
-    let mix = Mix::start(
-        &lab,
-        &Amounts {
-            bulk: 0,
-            requests: 0,
-            idle: count,
-            stuck: 0,
-            churn: 0,
-            datagrams: false,
-            late: 0,
-            ..Amounts::default()
-        },
-    )?;
+    let mix = Mix::start(&lab, &only_idle(count))?;
     sleep(Duration::from_secs(1));
     let (begin, start) = (Instant::now(), used(&lab)?);
     sleep(Duration::from_secs(3));

@@ -16,6 +16,7 @@ mod faults;
 mod floods;
 mod hostile;
 mod idle;
+mod info;
 mod linger;
 mod marks;
 mod opening;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         linger::add(trials);
         pacing::add(trials);
         path::add(trials);
+        info::add(trials);
         sizes::add(trials);
         marks::add(trials);
         readiness::add(trials);

@@ -125,7 +125,11 @@ impl TcpInfo {
         let n = &tcb.negotiated;
         let mss = tcb.mss().max(1);
         let segments = |bytes: u64| low(bytes.div_ceil(u64::from(mss)));
-        let sent = tcb.snd_nxt.saturating_sub(super::seq::DATA_OFFSET);
+        // As Linux: without the FIN.
+        let sent = tcb
+            .snd_nxt
+            .min(tcb.data_end())
+            .saturating_sub(super::seq::DATA_OFFSET);
         let [busy, window, buffer] = tcb.chrono.sums(now);
         let persisting = tcb.deadlines.is_armed(Timer::Persist);
         Self {
