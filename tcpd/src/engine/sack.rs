@@ -11,7 +11,10 @@ use super::seq::Offset;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Ranges a scoreboard holds: a queue that overflows in slow start drops about every second
-/// segment of a whole window.
+/// segment of a whole window. What does not fit is forgotten in a crash only: while the engine
+/// lives, loss is found by the send log ([`super::sent`]), which keeps two thousand pieces.
+/// (`TCP_INFO`'s `sacked` is then too small, and an MTU probe counts as arrived only when all below
+/// it has.)
 pub const MAX_SACKED: usize = 64;
 
 /// The scoreboard. 520 bytes of a record.
