@@ -10,7 +10,7 @@ use crate::slots::Use;
 
 /// Sockets of a session that count as dirty in one turn after a restart: what moves already is
 /// not to wait for thousands that do not.
-const REPLAYED: usize = 256;
+const REPLAYED: usize = 64;
 
 impl Sessions {
     /// Before the transport sleeps (true): wants to be rung. After it (false). A SeqCst fence
