@@ -11,9 +11,19 @@ use std::time::Duration;
 /// How long to wait for an answer.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// Set however the one side ends: the other would echo for ever.
+#[derive(Default)]
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
-    let over = Arc::new(AtomicBool::new(false));
-    let ended = Arc::clone(&over);
+    let over = Over::default();
+    let ended = Arc::clone(&over.0);
     let ours = place.stack.udp((place.stack_address, 0))?;
     ours.set_read_timeout(Some(WAIT))?;
     let theirs = place.peer.datagrams()?;
@@ -22,13 +32,18 @@ pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
     mix.spawn("UDP echo, the peer's side", move |_| {
         let mut buffer = [0; 2048];
         while !ended.load(Ordering::Relaxed) {
-            if let Ok((n, from)) = theirs.recv_from(&mut buffer) {
-                theirs.send_to(buffer.get(..n).unwrap_or_default(), from)?;
+            match theirs.recv_from(&mut buffer) {
+                Ok((n, from)) => {
+                    theirs.send_to(buffer.get(..n).unwrap_or_default(), from)?;
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => return Err(error).context("receiving to echo"),
             }
         }
         Ok(())
     })?;
     mix.spawn("UDP echo, the stack's side", move |shared| {
+        let _over = over;
         let mut buffer = [0; 2048];
         let mut number = 0u64;
         while !shared.is_stopping() {
@@ -60,7 +75,6 @@ pub(super) fn add(mix: &mut Mix, place: &Place) -> Result<()> {
             }
             sleep(Duration::from_millis(2));
         }
-        over.store(true, Ordering::Relaxed);
         Ok(())
     })?;
     let ping = place.stack.ping(false)?;
