@@ -274,7 +274,8 @@ fn where_linux_does() -> Result<()> {
     let seen = Arc::new(AtomicBool::new(false));
     let handler = signal_hook::flag::register(Signal::SIGUSR2 as i32, Arc::clone(&seen))?;
     let closing = close(ours);
-    sleep(200 * MS);
+    // The library looks up every 100 ms; in the microseconds between two waits it would not notice.
+    sleep(250 * MS);
     ensure!(!closing.is_finished(), "it did not wait");
     #[allow(unsafe_code, reason = "nix is built without pthread_kill")]
     // SAFETY: the thread is not joined yet, so its name is good.
