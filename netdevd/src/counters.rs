@@ -52,7 +52,7 @@ counters! {
     TxErrors = "tx_errors",
     /// Frames whose offload words or headers make no sense.
     TxMalformed = "tx_malformed",
-    /// Frames with payload in a session memory that is not known here.
+    /// Frames with payload in a session memory that was not known here, and did not come.
     TxUnknownRegion = "tx_unknown_region",
     /// Super-frames cut in software.
     SwSegmented = "sw_segmented",

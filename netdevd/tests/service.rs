@@ -176,6 +176,7 @@ fn a_super_frame_from_session_memory_comes_back_whole() {
     p.send(skb);
     p.netdevd.settle(1);
     assert!(p.received().is_empty());
+    p.netdevd.settle(200_000_000);
     assert_eq!(p.count("tx_unknown_region"), 1);
 
     // The memory is on its way: netdevd finds it when it meets the fragment.
@@ -199,10 +200,62 @@ fn a_super_frame_from_session_memory_comes_back_whole() {
     p.fabric.set_region(region, None);
     let skb = frame(&mut p);
     p.send(skb);
-    p.netdevd.settle(3);
+    p.netdevd.settle(300_000_000);
+    assert!(p.received().is_empty());
+    p.netdevd.settle(500_000_000);
     assert!(p.received().is_empty());
     assert_eq!(p.count("tx_unknown_region"), 2);
     let _ = fd.as_fd();
+}
+
+#[test]
+fn frames_wait_for_a_session_memory_that_comes_later_and_hold_up_no_others() {
+    let mut p = pair();
+    let fd = shm::mapping::create("session", 1 << 16).unwrap();
+    let map = shm::Mapping::map(&fd, 1 << 16, true).unwrap();
+    assert!(map.copy_in(0, &[7; 1000]));
+    let (region, never) = (RegionId::of_session(IPD, 5), RegionId::of_session(IPD, 6));
+    let frame = |p: &mut Pair, region: RegionId, len: u32| {
+        let mut skb = p.skb(MAC, IPV4, &[0x45; 40]);
+        assert!(skb.add_frag(region, 0, len));
+        skb
+    };
+    for len in [100, 200, 300] {
+        let skb = frame(&mut p, region, len);
+        p.send(skb);
+    }
+    let skb = frame(&mut p, never, 50);
+    p.send(skb);
+    let skb = p.skb(MAC, IPV4, &[0x45; 46]);
+    p.send(skb);
+    p.netdevd.settle(1);
+    let lens = |got: Vec<SkBuff>| got.iter().map(|skb| skb.len()).collect::<Vec<_>>();
+    assert_eq!(lens(p.received()), [46]);
+
+    p.fabric.set_region(region, Some(fd));
+    p.netdevd.settle(50_000_000);
+    assert_eq!(lens(p.received()), [140, 240, 340]);
+    assert_eq!(p.count("tx_unknown_region"), 0);
+
+    // The memory of the last one never comes; of more such frames only so many are kept.
+    p.netdevd.settle(200_000_000);
+    assert_eq!(p.count("tx_unknown_region"), 1);
+    for turn in 0..20 {
+        for _ in 0..10 {
+            let skb = frame(&mut p, never, 50);
+            p.send(skb);
+        }
+        p.netdevd.settle(200_000_001 + turn);
+    }
+    assert_eq!(p.count("tx_unknown_region"), 1 + 200 - 128);
+    let skb = p.skb(MAC, IPV4, &[0x45; 46]);
+    p.send(skb);
+    p.netdevd.settle(201_000_000);
+    assert_eq!(lens(p.received()), [46]);
+    p.netdevd.settle(400_000_000);
+    assert_eq!(p.count("tx_unknown_region"), 201);
+    assert!(p.received().is_empty());
+    assert_eq!(p.fabric.free_slots(IPD), p.fabric.slots());
 }
 
 #[test]

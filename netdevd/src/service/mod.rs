@@ -1,5 +1,6 @@
 //! netdevd as a service of the runtime.
 
+mod awaiting;
 mod receive;
 mod transmit;
 
@@ -10,6 +11,7 @@ use abi::config::{DaemonConfig, DeviceConfig, DeviceKind, Role};
 use abi::control::Query;
 use abi::{Nanos, RegionId};
 use anyhow::{Context as _, bail, ensure};
+use awaiting::Awaiting;
 use runtime::{Context, EpollFlags, Plumbing, Service};
 use shm::SkBuff;
 use shm::link::DeviceWords;
@@ -40,6 +42,8 @@ pub struct Netdevd {
     up: Vec<(usize, SkBuff)>,
     /// Frames to send.
     down: VecDeque<SkBuff>,
+    /// Of them those whose session memory has not come yet.
+    awaiting: Awaiting,
     /// Which link serves which EtherType.
     registered: Vec<(u16, usize)>,
     retry: Option<Nanos>,
@@ -113,6 +117,7 @@ impl Service for Netdevd {
             raw: Vec::new(),
             up: Vec::new(),
             down: VecDeque::new(),
+            awaiting: Awaiting::default(),
             registered: Vec::new(),
             retry: None,
         };
@@ -175,7 +180,10 @@ impl Service for Netdevd {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        earlier(self.device.deadline(), self.retry)
+        earlier(
+            earlier(self.device.deadline(), self.retry),
+            self.awaiting.deadline(),
+        )
     }
 
     fn on_fd(&mut self, _: &mut Context<'_>, token: u64, _: EpollFlags) {

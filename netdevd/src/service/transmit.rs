@@ -1,13 +1,14 @@
 //! From above to the device: gathered from where the payload lies.
 
+use super::awaiting::is_known;
 use super::{Netdevd, RETRY};
 use crate::counters::Counter;
 use crate::device::{Busy, Device, Frame, Io};
 use abi::RegionId;
 use abi::suspect::note;
 use runtime::{Context, Plumbing};
+use shm::Mapping;
 use shm::vitals::stage;
-use shm::{Mapping, PeerFault};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -18,9 +19,22 @@ impl Netdevd {
             return;
         }
         self.retry = None;
+        if !self.awaiting.is_empty() {
+            let arena = &cx.plumbing.arena;
+            let late = self.awaiting.settle(cx.now, arena, &mut self.down);
+            self.stats.add(Counter::TxUnknownRegion, late);
+        }
         let any = !self.down.is_empty();
         while let Some(skb) = self.down.front() {
             cx.plumbing.vitals.note_packet(note::FRAME, skb);
+            if !self.is_known(cx) {
+                if let Some(skb) = self.down.pop_front()
+                    && !self.awaiting.add(skb, cx.now)
+                {
+                    self.stats.add(Counter::TxUnknownRegion, 1);
+                }
+                continue;
+            }
             match self.send(cx) {
                 Ok(()) => {
                     self.down.pop_front();
@@ -37,24 +51,28 @@ impl Netdevd {
         }
     }
 
+    /// Whether the memories of the first frame of the backlog are here, or have just come.
+    fn is_known(&self, cx: &mut Context<'_>) -> bool {
+        let Some(skb) = self.down.front() else {
+            return true;
+        };
+        if is_known(skb, &cx.plumbing.arena) {
+            return true;
+        }
+        adopt_regions(cx.plumbing);
+        is_known(skb, &cx.plumbing.arena)
+    }
+
     /// Sends the first frame of the backlog, or counts why it cannot be sent.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Busy> {
         let Some(skb) = self.down.front() else {
             return Ok(());
         };
-        if skb.frags().iter().any(|f| !cx.knows(RegionId(f.region))) {
-            // The session is so new that its memory is still on its way to us.
-            adopt_regions(cx.plumbing);
-        }
         let now = cx.now;
         let Plumbing { alloc, arena, .. } = &mut *cx.plumbing;
         let Some(alloc) = alloc else { return Ok(()) };
         let frame = match Frame::gather(skb, arena) {
             Ok(frame) => frame,
-            Err(PeerFault::UnknownRegion(_)) => {
-                self.stats.add(Counter::TxUnknownRegion, 1);
-                return Ok(());
-            }
             Err(_) => {
                 self.stats.add(Counter::TxMalformed, 1);
                 return Ok(());
@@ -74,17 +92,6 @@ impl Netdevd {
             .add(Counter::TxSuperFrames, u64::from(super_frame));
         cx.trace(stage::DEVICE_OUT, skb.handle(), skb.len(), 0);
         Ok(())
-    }
-}
-
-/// What an sk_buff's fragments may point into, asked of the arena.
-trait Knows {
-    fn knows(&self, region: RegionId) -> bool;
-}
-
-impl Knows for Context<'_> {
-    fn knows(&self, region: RegionId) -> bool {
-        region.pool().is_some() || self.plumbing.arena.has_region(region)
     }
 }
 
