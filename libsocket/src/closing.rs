@@ -5,7 +5,8 @@
 //! tells the transport only, by hanging up. So the descriptor is closed first, as if nobody
 //! lingered; whatever dies then, the end goes on in the transport's record. Then the transport is
 //! asked whether it was the last ([`Op::Closing`]), and if so, the end is waited for: the
-//! transport frees the socket's slot when it has come, and wakes those who sleep on its state.
+//! transport frees the socket's slot when it has come. Nothing of ours is left then that it could
+//! wake us by, so we look, ever more seldom ([`LOOKS`]).
 //!
 //! As with the kernel: a socket that does not block waits all the same; `shutdown` does not wait;
 //! a signal ends the waiting, and so does a reset; none of it is an error, and what is left goes on
@@ -14,13 +15,58 @@
 
 use crate::session::Session;
 use abi::session::{Answer, Op, SocketId, SocketKind, SocketState, control, header};
+use nix::poll::ppoll;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::time::TimeSpec;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Sleeps at the most before it looks whether there is another transport, whose predecessor may
-/// have freed the slot and died before it could wake anybody.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks, the first time and after some: acknowledged within a short round trip it is
+/// seen at once, and waiting costs little of a processor.
+const LOOKS: RangeInclusive<Duration> = Duration::from_micros(50)..=Duration::from_millis(5);
+
+/// Keeps signals back from this thread but while it naps, so that none comes between two naps
+/// without ending the wait.
+struct Signals {
+    before: SigSet,
+}
+
+impl Signals {
+    fn hold() -> nix::Result<Self> {
+        let mut held = SigSet::all();
+        // Raised by an instruction of this thread: kept back, they end the process.
+        for fault in [
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            Signal::SIGSYS,
+        ] {
+            held.remove(fault);
+        }
+        let before = held.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { before })
+    }
+
+    /// Sleeps; whether no signal came, before or meanwhile.
+    fn nap(&self, time: Duration) -> bool {
+        ppoll(
+            &mut [],
+            Some(TimeSpec::from_duration(time)),
+            Some(self.before),
+        )
+        .is_ok()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
 
 /// Dropped after a socket's descriptor.
 #[derive(Debug)]
@@ -83,15 +129,17 @@ impl Closing {
         if !self.is_last() {
             return;
         }
-        while let Some(state) = self.state() {
+        let mut nap = *LOOKS.start();
+        let Ok(signals) = Signals::hold() else {
+            return;
+        };
+        while self.state().is_some() {
             let left = time.saturating_sub(begin.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || !signals.nap(nap.min(left)) {
                 return;
             }
-            let memory = self.session.memory();
-            if !memory.wait(self.id.slot, control::STATE, state, left.min(LOOK)) {
-                return;
-            }
+            nap = (nap * 2).min(*LOOKS.end());
+            // Of another transport nobody has asked yet whether it was the last.
             let now = self.starts();
             if now != starts && self.state().is_some() {
                 starts = now;

@@ -230,6 +230,27 @@ fn last_descriptor() -> Result<()> {
     Ok(())
 }
 
+/// A signal that is handled ends it, as the kernel's, at whatever moment it comes; the rest goes on
+/// behind the scenes.
+fn signalled(lab: &Lab, stack: &Stack, after: Duration) -> Result<()> {
+    let (theirs, ours) = stuck(lab, stack)?;
+    ours.set_linger(Some(20_000 * MS))?;
+    let seen = Arc::new(AtomicBool::new(false));
+    let handler = signal_hook::flag::register(Signal::SIGUSR2 as i32, Arc::clone(&seen))?;
+    let closing = close(ours);
+    sleep(after);
+    ensure!(!closing.is_finished(), "it did not wait");
+    #[allow(unsafe_code, reason = "nix is built without pthread_kill")]
+    // SAFETY: the thread is not joined yet, so its name is good.
+    let sent = unsafe { libc::pthread_kill(closing.as_pthread_t(), Signal::SIGUSR2 as i32) };
+    ensure!(sent == 0);
+    let took = joined(closing)?;
+    ensure!(took < 2000 * MS, "a signal ended it after {took:?}");
+    ensure!(seen.load(Ordering::Relaxed), "the signal was not handled");
+    signal_hook::low_level::unregister(handler);
+    read_all(&theirs)
+}
+
 fn where_linux_does() -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
     let stack = Stack::open(lab.path());
@@ -268,24 +289,9 @@ fn where_linux_does() -> Result<()> {
     drop(theirs);
     let took = joined(closing)?;
     ensure!(took < 1000 * MS, "a reset ended it after {took:?}");
-    // A signal that is handled ends it, as the kernel's; the rest goes on behind the scenes.
-    let (theirs, ours) = stuck(&lab, &stack)?;
-    ours.set_linger(Some(20_000 * MS))?;
-    let seen = Arc::new(AtomicBool::new(false));
-    let handler = signal_hook::flag::register(Signal::SIGUSR2 as i32, Arc::clone(&seen))?;
-    let closing = close(ours);
-    // The library looks up every 100 ms; in the microseconds between two waits it would not notice.
-    sleep(250 * MS);
-    ensure!(!closing.is_finished(), "it did not wait");
-    #[allow(unsafe_code, reason = "nix is built without pthread_kill")]
-    // SAFETY: the thread is not joined yet, so its name is good.
-    let sent = unsafe { libc::pthread_kill(closing.as_pthread_t(), Signal::SIGUSR2 as i32) };
-    ensure!(sent == 0);
-    let took = joined(closing)?;
-    ensure!(took < 2000 * MS, "a signal ended it after {took:?}");
-    ensure!(seen.load(Ordering::Relaxed), "the signal was not handled");
-    signal_hook::low_level::unregister(handler);
-    read_all(&theirs)?;
+    for round in 0..10 {
+        signalled(&lab, &stack, Duration::from_micros(50_000 + round * 1_700))?;
+    }
     // All is acknowledged already, and the peer keeps its end open.
     let (theirs, ours) = crate::tcp::connect(&lab, &stack, true)?;
     ours.set_linger(Some(20_000 * MS))?;

@@ -153,7 +153,6 @@ impl Sessions {
             } else {
                 SocketState::Free
             });
-            words.wake_closers();
         }
         if !zombie {
             session.punch_window(window);

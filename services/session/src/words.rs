@@ -264,13 +264,6 @@ impl<'a> Words<'a> {
         self.set32(control::LINGER, millis);
     }
 
-    /// The socket is free: whoever waits for that after closing it goes on.
-    pub(crate) fn wake_closers(&self) {
-        if self.get32(control::LINGER, Ordering::Relaxed) != 0 {
-            self.memory.wake(self.slot, control::STATE);
-        }
-    }
-
     /// Shows where the urgent byte is (its position plus 1; 0 for none), and an earlier one that
     /// is left out of the stream.
     pub fn set_rx_urgent(&self, position: u64, lost: u64) {

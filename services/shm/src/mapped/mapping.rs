@@ -11,14 +11,12 @@
 
 use crate::error::ShmError;
 use crate::sync::{AtomicU32, AtomicU64};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::time::Duration;
 
 /// Makes a memfd of `size` bytes (zeroes, taken from memory as they are touched), sealed
 /// against growing, shrinking and further sealing.
@@ -155,48 +153,6 @@ impl Mapping {
         // SAFETY: inside the mapping, aligned (mappings are page aligned), valid for as long as
         // `self`; every process accesses the word atomically or by racy copies of bytes.
         Some(unsafe { AtomicU32::from_ptr(p.as_ptr().cast()) })
-    }
-
-    /// Sleeps until the word at `offset` is woken ([`Mapping::wake`]), does not hold `seen` (any
-    /// more), or `time` is over; false when a signal came.
-    #[must_use]
-    pub fn wait(&self, offset: usize, seen: u32, time: Duration) -> bool {
-        let Some(p) = self.check(offset, 4).filter(|_| offset.is_multiple_of(4)) else {
-            return true;
-        };
-        let time = libc::timespec {
-            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: libc::c_long::from(time.subsec_nanos().cast_signed()),
-        };
-        // SAFETY: the word is inside the mapping and aligned, `time` outlives the call, and the
-        // kernel only reads both. The key is that of the shared page: the other process wakes it.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                p.as_ptr(),
-                libc::FUTEX_WAIT,
-                seen,
-                std::ptr::from_ref(&time),
-            )
-        };
-        done == 0 || Errno::last() != Errno::EINTR
-    }
-
-    /// Wakes those who sleep on the word at `offset`, `most` of them: a peer that has thousands of
-    /// threads sleep there must not cost more.
-    pub fn wake(&self, offset: usize, most: u16) {
-        let Some(p) = self.check(offset, 4).filter(|_| offset.is_multiple_of(4)) else {
-            return;
-        };
-        // SAFETY: the word is inside the mapping and aligned; the kernel uses its address only.
-        let _ = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                p.as_ptr(),
-                libc::FUTEX_WAKE,
-                libc::c_int::from(most),
-            )
-        };
     }
 
     /// The 64-bit word at `offset`, as [`Mapping::u32_at`].

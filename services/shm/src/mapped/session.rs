@@ -14,7 +14,6 @@ use abi::session::{
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Which of a socket's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,20 +141,6 @@ impl SessionMemory {
     #[must_use]
     pub fn u64(&self, slot: u32, word: usize) -> Option<&AtomicU64> {
         self.control(slot, word).and_then(|o| self.map.u64_at(o))
-    }
-
-    /// Sleeps on a 32-bit word of a control block, see [`Mapping::wait`].
-    #[must_use]
-    pub fn wait(&self, slot: u32, word: usize, seen: u32, time: Duration) -> bool {
-        self.control(slot, word)
-            .is_none_or(|offset| self.map.wait(offset, seen, time))
-    }
-
-    /// Wakes those who do; a socket's last descriptor is closed by one, so by a few at the most.
-    pub fn wake(&self, slot: u32, word: usize) {
-        if let Some(offset) = self.control(slot, word) {
-            self.map.wake(offset, 16);
-        }
     }
 
     fn control(&self, slot: u32, word: usize) -> Option<usize> {
