@@ -2,7 +2,8 @@
 //! slows down as for a loss, and nothing is lost or sent again.
 
 use crate::path::{
-    CWND, DELIVERED_CE, Info, OPTIONS, SSTHRESH, TOTAL_RETRANS, info_of_kernel, info_of_stack,
+    CWND, DELIVERED_CE, DSACK_DUPS, Info, OPTIONS, REORD_SEEN, SSTHRESH, TOTAL_RETRANS,
+    info_of_kernel, info_of_stack,
 };
 use abi::config::Impairment;
 use anyhow::{Context, Result, bail, ensure};
@@ -119,9 +120,11 @@ fn sends(lab: &Lab, far: &Namespace, link: &Link, port: u16, stack_sends: bool) 
     let (again, window) = (sender.u32(TOTAL_RETRANS), sender.u32(CWND));
     eprintln!(
         "stack sends: {stack_sends}: {} marked, {told} segments told of, window {window}, \
-         threshold {}, {again} sent again",
+         threshold {}, {again} sent again, {} of them came twice, {} times out of order",
         way.marked,
-        sender.u32(SSTHRESH)
+        sender.u32(SSTHRESH),
+        sender.u32(DSACK_DUPS),
+        sender.u32(REORD_SEEN),
     );
     ensure!(way.marked >= 5, "{} frames were marked", way.marked);
     ensure!((way.lost, way.overflow) == (0, 0), "{way:?}");

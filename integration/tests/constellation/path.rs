@@ -76,6 +76,8 @@ pub(crate) const ACKED: usize = 120;
 const RECEIVED: usize = 128;
 const DELIVERED: usize = 192;
 pub(crate) const DELIVERED_CE: usize = 196;
+pub(crate) const DSACK_DUPS: usize = 216;
+pub(crate) const REORD_SEEN: usize = 220;
 /// `TCPI_OPT_ECN`.
 const OPT_ECN: u8 = 8;
 
