@@ -139,7 +139,7 @@ impl Cell {
 
     /// Whether the queue is so short that what counts are bursts of a millisecond: another
     /// transfer on the same processor makes them, and one loss more or less in slow start halves
-    /// what is measured. So these take turns, and there are three times as many.
+    /// what is measured. So these take turns.
     pub(super) fn is_short(&self) -> bool {
         self.queue.is_some_and(|frames| frames < self.product() / 4)
     }

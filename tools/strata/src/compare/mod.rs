@@ -48,8 +48,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 6, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// Pairs of transfers in each cell; twice as many where they can go at once,
-    /// three times as many through short queues
+    /// Pairs of transfers in each cell; twice as many where they can go at once, and up to four
+    /// times as many while their ratios differ by more than a tenth
     #[arg(long, default_value_t = 3, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..=64))]
     pub pairs: u64,

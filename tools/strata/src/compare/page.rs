@@ -88,14 +88,15 @@ fn conditions(results: &Results<'_>) -> String {
          included. Those of a pair have the same seed: the same frames of the same number are lost. \
          Pairs that take little of the processor go at once, each over a link of its own; the \
          others take turns. Queues shorter than a quarter of the path take turns always, for a \
-         transfer beside them makes bursts of a millisecond, and have three times as many pairs.\n\
+         transfer beside them makes bursts of a millisecond.\n\
          - Loss strikes data and acknowledgements alike, unless noted. The queue holds what waits \
          for the rate, in frames; where not noted the product of rate and round trip, 50 at the \
          least.\n\
          - Every byte is compared where it arrives, and every transfer is carried to its end over \
          the then healed link: a difference or a hang would have failed the run.\n\
-         - Rates are low enough for the processors. Lossy links are noisy: the median of the pairs' \
-         ratios counts, and the range is shown.\n",
+         - Rates are low enough for the processors. Lossy links are noisy: where the pairs' ratios \
+         differ by more than a tenth, whatever they are, there are more pairs, up to four times as \
+         many. The median of their ratios counts, and the range is shown.\n",
         rows.len(),
         commit().map_or_else(String::new, |commit| format!(
             "- Measured at commit {commit}.\n"

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 /// Mbit/s that all transfers together may take, so that the processor is not the bottleneck.
 const BUDGET: f64 = 100.0;
+/// Pairs agree when their greatest ratio is at most so many times their least.
+const AGREED: f64 = 1.1;
+/// So many times the pairs asked for are the most, where they do not agree.
+const MOST: u64 = 4;
 
 /// What was measured of a cell, one way.
 #[derive(Debug)]
@@ -54,16 +58,17 @@ impl Spread {
 }
 
 impl Row {
-    /// Measures: as many pairs at once as do not hinder each other, else one after the other.
-    /// Those at once are the noisier and cost nothing: twice as many, if `doubled`; short queues
-    /// make noise of their own: three times as many.
+    /// Measures: as many pairs at once as do not hinder each other, else one after the other. Those
+    /// at once are the noisier and cost nothing: twice as many. While the pairs' ratios disagree
+    /// there are more, if `more`, up to [`MOST`] times as many: where a few timeouts decide, two
+    /// pairs say nothing. It counts how far apart they are, never how large: no ratio is favoured.
     pub(super) fn measure(
         world: &World,
         cell: &Cell,
         way: Way,
         pairs: u64,
         time: Duration,
-        doubled: bool,
+        more: bool,
     ) -> Result<Self> {
         let at_once = cell.at_once(BUDGET);
         let plan = |host: Host, seed: u64| Plan {
@@ -76,34 +81,38 @@ impl Row {
             sampling: None,
             heals: true,
         };
-        let mut done = Vec::new();
-        if at_once == 1 {
-            let pairs = if cell.is_short() && doubled {
-                pairs * 3
-            } else {
-                pairs
-            };
-            for seed in 1..=pairs {
-                let stack = transfer::run(world, &plan(Host::Stack, seed));
-                let stack = stack.context("the stack's")?;
-                let kernel = transfer::run(world, &plan(Host::Kernel, seed));
-                done.push([stack, kernel.context("the kernel's")?]);
-            }
-        } else {
-            let pairs = if doubled { pairs * 2 } else { pairs };
-            let seeds: Vec<u64> = (1..=pairs).collect();
-            for chunk in seeds.chunks(at_once) {
-                let plans = chunk
-                    .iter()
-                    .map(|seed| [plan(Host::Stack, *seed), plan(Host::Kernel, *seed)]);
-                done.extend(together(world, plans.collect())?);
-            }
-        }
-        Ok(Self {
+        let mut row = Self {
             cell: *cell,
             way,
-            pairs: done,
-        })
+            pairs: Vec::new(),
+        };
+        let step = if at_once > 1 && more {
+            pairs * 2
+        } else {
+            pairs
+        };
+        let rounds = if more { MOST } else { 1 };
+        for round in 0..rounds {
+            let seeds: Vec<u64> = (1 + round * step..=(round + 1) * step).collect();
+            for chunk in seeds.chunks(at_once) {
+                if let [seed] = *chunk {
+                    let stack = transfer::run(world, &plan(Host::Stack, seed));
+                    let stack = stack.context("the stack's")?;
+                    let kernel = transfer::run(world, &plan(Host::Kernel, seed));
+                    row.pairs.push([stack, kernel.context("the kernel's")?]);
+                } else {
+                    let plans = chunk
+                        .iter()
+                        .map(|seed| [plan(Host::Stack, *seed), plan(Host::Kernel, *seed)]);
+                    row.pairs.extend(together(world, plans.collect())?);
+                }
+            }
+            let ratio = row.ratio();
+            if ratio.max <= ratio.min * AGREED {
+                break;
+            }
+        }
+        Ok(row)
     }
 
     /// Ours by the kernel's, of each pair.
