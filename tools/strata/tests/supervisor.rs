@@ -290,6 +290,22 @@ fn a_spare_that_dies_is_replaced_in_time() {
     f.down();
 }
 
+fn the_processes_have_the_priority_asked_for() {
+    // A lower one than others': everybody may ask for that.
+    let f = Fixture::up("nice", "nice = 5");
+    let spare = f.wait("tcpd", |d| d.spare.is_some()).spare.unwrap();
+    let nice_of = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // proc_pid_stat(5): the 19th field; the second, the name, ends at the last parenthesis.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(16).unwrap().to_owned()
+    };
+    for pid in [f.pid("tcpd").as_raw(), spare.try_into().unwrap()] {
+        assert_eq!(nice_of(pid), "5");
+    }
+    f.down();
+}
+
 fn a_netdevd_learns_the_regions_again() {
     let f = Fixture::up("regions", "");
     f.call(&Request::Restart {
@@ -485,6 +501,7 @@ fn main() -> ExitCode {
         a_killed_daemon_is_back_with_what_it_stored,
         a_dead_daemon_is_succeeded_by_its_spare,
         a_spare_that_dies_is_replaced_in_time,
+        the_processes_have_the_priority_asked_for,
         a_netdevd_learns_the_regions_again,
         a_hung_daemon_is_killed_and_restarted,
         a_planned_restart_drains_and_counts_as_no_death,

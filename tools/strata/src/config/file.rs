@@ -204,6 +204,8 @@ pub struct Udp {
 pub struct Cpu {
     /// `"auto"`, `"off"` or a core's number.
     pub pin: Option<Spanned<PinFile>>,
+    /// The processes' priority before others; -20 is the highest, 0 that of other programs.
+    pub nice: Option<Spanned<i32>>,
 }
 
 /// A word or a core's number.

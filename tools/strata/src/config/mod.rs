@@ -31,6 +31,15 @@ use std::path::Path;
 /// The name of a constellation that was given none.
 pub const DEFAULT_NAME: &str = "default";
 
+/// The kernel's network stack goes before all programs, and so does this one: what it is late for
+/// is lost in a short queue, or waits.
+pub const DEFAULT_NICE: i32 = -10;
+
+/// Of a plan that a build without it left behind.
+fn default_nice() -> i32 {
+    DEFAULT_NICE
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -50,6 +59,9 @@ pub struct Config {
     pub udp: UdpConfig,
     /// Where the daemons run.
     pub pin: Pin,
+    /// Priority of the processes, -20 (the highest) to 19.
+    #[serde(default = "default_nice")]
+    pub nice: i32,
     /// Memory.
     pub sizes: Sizes,
     /// Permission bits of the applications' sockets.

@@ -53,6 +53,7 @@ pub(super) fn resolve(file: &File) -> Result<(Config, Vec<Diagnostic>), Vec<Diag
         tcp: sections::tcp(&file.tcp, &mut problems),
         udp: sections::udp(&file.udp, &mut problems),
         pin: sections::pin(&file.cpu, &mut problems),
+        nice: sections::nice(&file.cpu, &mut problems),
         sizes: sections::sizes(&file.sizes, &mut problems),
         access_mode: sections::access(&file.access, &mut problems),
         devices,

@@ -3,7 +3,7 @@
 use super::file::{self, PinFile};
 use super::resolve::Problems;
 use super::units::{HumanDuration, HumanSize, MemoryShare};
-use super::{Pin, Sizes};
+use super::{DEFAULT_NICE, Pin, Sizes};
 use crate::policy::RestartPolicy;
 use abi::config::{TCP_BUFFER_BASE, TCP_BUFFER_MOST, TcpConfig, TcpMemory, UdpConfig};
 use core::ops::RangeInclusive;
@@ -297,6 +297,22 @@ pub(super) fn pin(written: &file::Cpu, problems: &mut Problems) -> Pin {
             Pin::default()
         }
     }
+}
+
+/// `[cpu]` `nice`.
+pub(super) fn nice(written: &file::Cpu, problems: &mut Problems) -> i32 {
+    let Some(nice) = &written.nice else {
+        return DEFAULT_NICE;
+    };
+    let value = *nice.get_ref();
+    if !(-20..=19).contains(&value) {
+        problems.error(
+            nice.span(),
+            format!("a `nice` of {value} is out of range"),
+            format!("use -20 (before all others) to 19; the default is {DEFAULT_NICE}"),
+        );
+    }
+    value
 }
 
 /// `[sizes]`.

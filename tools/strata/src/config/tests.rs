@@ -178,6 +178,7 @@ fn the_other_sections_are_checked_too() {
         &with("[tcp]\nmemory = \"80%\""),
         &with("[udp]\nmax-sockets = 1"),
         &with("[cpu]\npin = \"all\""),
+        &with("[cpu]\nnice = -40"),
         &with("[sizes]\nreceive-small = 1"),
         &with("[access]\nmode = \"rw\""),
         &with("[dns]\nservers = [\"ns.example\"]"),
@@ -210,7 +211,7 @@ fn words_become_values() {
     let config = parsed(&format!(
         "{TAP}host-address = \"10.77.0.1/24\"\nmac = \"02:00:00:00:00:07\"\noffload = \"checksum\"\n\
          impairment = {{ seed = 7, loss = \"1%\", delay = \"10ms\", rate = \"100mbit\" }}\n\
-         [cpu]\npin = 1\n[tcp]\ntime-wait = \"1s\"\necn = \"on\"\nmtu-probing = \"always\"\n[access]\nmode = \"666\"\n"
+         [cpu]\npin = 1\nnice = -3\n[tcp]\ntime-wait = \"1s\"\necn = \"on\"\nmtu-probing = \"always\"\n[access]\nmode = \"666\"\n"
     ));
     let [device] = config.devices.as_slice() else {
         panic!("{config:?}")
@@ -222,6 +223,7 @@ fn words_become_values() {
     assert_eq!(device.impairment.delay_us, 10_000);
     assert_eq!(device.impairment.rate_kbps, 100_000);
     assert_eq!(config.pin, Pin::Core(1));
+    assert_eq!(config.nice, -3);
     assert_eq!(config.tcp.time_wait_ms, 1000);
     assert_eq!(config.tcp.ecn, EcnMode::On);
     assert_eq!(config.tcp.mtu_probing, MtuProbing::Always);

@@ -192,6 +192,7 @@ impl Supervisor {
     fn new(options: Options) -> anyhow::Result<Self> {
         let room = raise_descriptor_limit();
         let cores = spawn::placement(options.config.pin)?;
+        spawn::prioritize(options.config.nice);
         let found = Found::look(&options)?;
         let signals = setup::signals().context("cannot catch signals")?;
         let listener = listener(&options.rundir.admin_socket(), 0o600)?;

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use rustix::process::setpriority_process;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -261,6 +262,13 @@ pub(super) fn placement(pin: Pin) -> anyhow::Result<Option<CpuSet>> {
     let mut set = CpuSet::new();
     set.set(core)?;
     Ok(Some(set))
+}
+
+/// Sets the priority of this process, which its children inherit.
+pub(super) fn prioritize(nice: i32) {
+    if let Err(error) = setpriority_process(None, nice) {
+        tracing::debug!(nice, %error, "the priority stays as it is");
+    }
 }
 
 /// Pins `child`; threads that it starts later inherit it.
