@@ -1,6 +1,8 @@
 //! Faults, and how they are brought about.
 
 use super::scribble::{Memory, scribble};
+use super::supervisor;
+use crate::mix::{Mix, Traffic};
 use anyhow::{Context, Result, bail};
 use core::fmt;
 use nix::sys::signal::{Signal, kill};
@@ -94,6 +96,19 @@ impl Target {
             Self::Memory(memory) => memory.name().to_owned(),
         }
     }
+
+    /// The traffic that it serves: whose receivers' silence is the gap.
+    #[must_use]
+    pub const fn serves(self) -> Traffic {
+        match self {
+            Self::Layer(layer) => match layer.as_bytes() {
+                b"tcpd" => Traffic::Streams,
+                b"udpd" => Traffic::Datagrams,
+                _ => Traffic::All,
+            },
+            _ => Traffic::All,
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -114,7 +129,7 @@ const LAYERS: [(&str, u8); 4] = [("netdevd", 4), ("ipd", 1), ("tcpd", 2), ("udpd
 #[must_use]
 pub fn schedule(seed: u64, kills: usize, each: usize) -> Vec<Vec<Fault>> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut all = failures(kills);
+    let mut all = failures(kills, &mut random);
     random.shuffle(&mut all);
     let mut rounds: Vec<_> = all.chunks(each.max(1)).map(<[_]>::to_vec).collect();
     for memory in Memory::ALL {
@@ -132,7 +147,16 @@ pub fn schedule(seed: u64, kills: usize, each: usize) -> Vec<Vec<Fault>> {
 /// Scribbles in a round.
 const SCRIBBLES: usize = 12;
 
-fn failures(kills: usize) -> Vec<Fault> {
+/// What a process can do to itself, or be made to do, but `SIGKILL`.
+const OTHERS: [Kind; 5] = [
+    Kind::Abort,
+    Kind::Panic,
+    Kind::Hang,
+    Kind::Loop,
+    Kind::Memory,
+];
+
+fn failures(kills: usize, random: &mut fastrand::Rng) -> Vec<Fault> {
     let tenth = kills / 10 + 1;
     let twentieth = kills / 20 + 1;
     let hundredth = kills / 100 + 1;
@@ -149,32 +173,37 @@ fn failures(kills: usize) -> Vec<Fault> {
             add(kind, layer, twentieth);
         }
     }
+    let mut pairs = Vec::new();
     for (i, (a, _)) in LAYERS.iter().enumerate() {
-        for (b, _) in LAYERS.iter().skip(i + 1) {
-            add(Kind::Kill, Target::Pair(a, b), twentieth);
-            // A campaign of a few kills is to be short.
-            if kills >= PAIRS_FROM {
-                for kind in [
-                    Kind::Abort,
-                    Kind::Panic,
-                    Kind::Hang,
-                    Kind::Loop,
-                    Kind::Memory,
-                ] {
-                    add(kind, Target::Pair(a, b), hundredth);
-                }
-            }
+        let others = LAYERS.iter().skip(i + 1);
+        pairs.extend(others.map(|(b, _)| Target::Pair(a, b)));
+    }
+    for &pair in &pairs {
+        add(Kind::Kill, pair, twentieth);
+    }
+    for kind in OTHERS {
+        // A campaign of a few kills is to be short: one pair for each kind.
+        let some = if kills < PAIRS_FROM { 1 } else { pairs.len() };
+        random.shuffle(&mut pairs);
+        for &pair in pairs.iter().take(some) {
+            add(kind, pair, hundredth);
         }
+        add(kind, Target::All, twentieth);
     }
     add(Kind::Kill, Target::All, tenth);
-    add(Kind::Kill, Target::Supervisor, tenth);
-    add(Kind::Kill, Target::Keeper, twentieth);
-    add(Kind::Kill, Target::AllButKeeper, twentieth);
+    // See `supervisor` on the kinds that these do not meet.
+    for kind in [Kind::Kill, Kind::Abort, Kind::Hang] {
+        add(kind, Target::Supervisor, tenth);
+    }
+    for target in [Target::Keeper, Target::AllButKeeper] {
+        add(Kind::Kill, target, twentieth);
+        add(Kind::Abort, target, hundredth);
+    }
     add(Kind::None, Target::All, tenth);
     all
 }
 
-/// Campaigns of so many kills have faults other than kills for pairs, too.
+/// Campaigns of so many kills have faults other than kills for all pairs.
 const PAIRS_FROM: usize = 20;
 
 /// Brings faults about.
@@ -195,8 +224,14 @@ impl Injector {
         vec![(VARIABLE.to_owned(), self.trigger.path())]
     }
 
-    /// Brings `fault` about; it has happened, or is about to, when this returns.
-    pub(super) fn inject(&self, lab: &Lab, fault: Fault, random: &mut fastrand::Rng) -> Result<()> {
+    /// Brings `fault` about under `mix`; it has happened, or is about to, when this returns.
+    pub(super) fn inject(
+        &self,
+        lab: &Lab,
+        mix: &Mix,
+        fault: Fault,
+        random: &mut fastrand::Rng,
+    ) -> Result<()> {
         let Fault { kind, target } = fault;
         let layers: Vec<&str> = match target {
             Target::Layer(layer) => vec![layer],
@@ -236,9 +271,12 @@ impl Injector {
             Kind::Loop => return self.have(&layers, Action::Loop, random),
             Kind::Memory => return self.have(&layers, Action::Exhaust, random),
         };
+        if target == Target::Supervisor && kind == Kind::Hang {
+            return supervisor::hang(lab, status.pid, mix, random);
+        }
         let supervisor = matches!(target, Target::Supervisor | Target::AllButKeeper);
         if supervisor {
-            lab.kill_supervisor()?;
+            supervisor::end(lab, status.pid, signal)?;
         }
         for pid in &pids {
             let pid = Pid::from_raw(i32::try_from(*pid)?);
@@ -252,26 +290,30 @@ impl Injector {
         Ok(())
     }
 
-    /// Has the layers do it to themselves in the middle of their work, each as soon as the one
-    /// before is about it.
+    /// Has the layers do it to themselves in the middle of their work; several at the same time,
+    /// each in the turn it is in.
     fn have(&self, layers: &[&str], action: Action, random: &mut fastrand::Rng) -> Result<()> {
-        for (place, layer) in layers.iter().enumerate() {
-            let service = LAYERS.iter().find(|(known, _)| known == layer);
-            let (_, number) = service.context("no such layer")?;
-            let points = [Point::Polled, Point::Committed, Point::Released];
-            let point = random.choice(points).context("no point")?;
-            let before = self.trigger.deaths();
-            // The second may have little to do while the first is gone.
-            let nth = if place == 0 { random.u32(1..30) } else { 1 };
-            let service = abi::ServiceId(*number);
-            self.trigger.arm_for(service, point, nth, action);
-            let begin = Instant::now();
-            while self.trigger.deaths() == before {
-                if begin.elapsed() > Duration::from_secs(10) {
-                    bail!("it never came to {}", point.name());
-                }
-                sleep(Duration::from_micros(200));
+        let service = |layer: &&str| {
+            let known = LAYERS.iter().find(|(known, _)| known == layer);
+            known.map(|(_, number)| abi::ServiceId(*number))
+        };
+        let services: Option<Vec<_>> = layers.iter().map(service).collect();
+        let services = services.context("no such layer")?;
+        let points = [Point::Polled, Point::Committed, Point::Released];
+        let point = random.choice(points).context("no point")?;
+        let nth = random.u32(1..30);
+        let before = self.trigger.deaths();
+        match *services {
+            [service] => self.trigger.arm_for(service, point, nth, action),
+            ref all => self.trigger.arm_together(all, point, action),
+        }
+        let all = before + u32::try_from(services.len())?;
+        let begin = Instant::now();
+        while self.trigger.deaths() < all {
+            if begin.elapsed() > Duration::from_secs(10) {
+                bail!("not all of them came to {}", point.name());
             }
+            sleep(Duration::from_micros(200));
         }
         Ok(())
     }
@@ -328,5 +370,17 @@ mod tests {
         assert_eq!((killed("tcpd"), killed("netdevd")), (20, 20));
         assert_eq!(faults, schedule(1, 20, 60).concat());
         assert_ne!(faults, schedule(2, 20, 60).concat());
+    }
+
+    #[test]
+    fn the_shortest_campaign_has_every_kind_for_one_two_and_all_layers() {
+        let faults = schedule(3, 1, 60).concat();
+        for kind in OTHERS.into_iter().chain([Kind::Kill]) {
+            let met =
+                |is: fn(Target) -> bool| faults.iter().any(|f| f.kind == kind && is(f.target));
+            assert!(met(|target| matches!(target, Target::Layer(_))), "{kind:?}");
+            assert!(met(|target| matches!(target, Target::Pair(..))), "{kind:?}");
+            assert!(met(|target| target == Target::All), "{kind:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod picture;
 mod report;
 mod round;
 mod scribble;
+mod supervisor;
 
 pub use fault::{Fault, Kind, Target, schedule};
 pub use leaks::Baseline;

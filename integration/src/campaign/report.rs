@@ -141,7 +141,9 @@ impl Report {
             "Seed {seed}, {kills} `SIGKILL`s for each layer planned, {idle} idle connections beside \
              the traffic: {} faults. Connections lost to processes that died: {}; to random words \
              in shared memory: {scribbled} (one a word at the most). Congestion control of the \
-             kernel as peer: {congestion}.\n",
+             kernel as peer: {congestion}. The gap is the longest silence of a receiver: of bulk \
+             over TCP for tcpd, of UDP echo (a datagram each millisecond) and ping (each second \
+             one) for udpd, of all of these for what serves both.\n",
             self.count(),
             self.lost
         );

@@ -2,8 +2,9 @@
 
 use super::fault::Injector;
 use super::{Fault, Kind, Peer, Plan, RECOVERY, Report, leaks};
-use crate::mix::{Amounts, Mix};
-use anyhow::{Context, Result, bail};
+use crate::mix::{Amounts, Mix, OWN_IDLE, Traffic};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use strata::lab::{Lab, LabConfig};
 
 /// How long everything may take to go on after a scribble, before what does not counts as lost.
 const SCRIBBLED: Duration = Duration::from_secs(5);
+
+/// How long a descriptor may be ready wrongly when everything has gone on.
+const READY: Duration = Duration::from_secs(2);
 
 /// What a round is of.
 pub(super) struct World<'a> {
@@ -61,7 +65,7 @@ impl World<'_> {
         };
         if faults.iter().any(|fault| fault.kind == Kind::Scribble) {
             // What a word has stopped is waited for.
-            amounts.patience = Duration::from_secs(8);
+            amounts.patience = Duration::from_secs(12);
         }
         let (other, mix) = match self.peer {
             Peer::Kernel => (None, Mix::start(&side.lab, &amounts)?),
@@ -69,7 +73,7 @@ impl World<'_> {
                 // The kernel forwards from one to the other, and is no end of any connection.
                 fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
                 let other = Side::start()?;
-                let idle = amounts.idle.min(20);
+                let idle = amounts.idle.min(OWN_IDLE);
                 let mix = Mix::between(&side.lab, &other.lab, &Amounts { idle, ..amounts })?;
                 (Some(other), mix)
             }
@@ -97,13 +101,13 @@ impl World<'_> {
             let side = chosen(sides, random)?;
             // At an arbitrary moment of the traffic; and a gap of its own.
             sleep(Duration::from_micros(random.u64(5_000..30_000)));
-            mix.silence().take();
+            mix.silence().take(Traffic::All);
             let begin = Instant::now();
             let recovered = side
                 .injector
-                .inject(&side.lab, fault, random)
+                .inject(&side.lab, &mix, fault, random)
                 .and_then(|()| settle(&side.lab, &mix));
-            let gap = mix.silence().take();
+            let gap = mix.silence().take(fault.target.serves());
             report.note(
                 fault,
                 self.peer,
@@ -135,7 +139,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Random words, until one has cost a connection.
+    /// Random words, until one has cost a connection: each may cost one at the most, and every
+    /// connection is looked at after each.
     fn scribbles(
         &self,
         sides: &[Side],
@@ -145,40 +150,38 @@ impl World<'_> {
         report: &mut Report,
         mut tell: impl FnMut(&Report),
     ) -> Result<()> {
-        let mut stopped = None;
+        let mut lost = BTreeSet::new();
         let mut wrong = None;
         let mut done = 0;
-        for _ in 0..count {
+        while done < count && lost.is_empty() && wrong.is_none() && !self.plan.is_over() {
             let side = chosen(sides, random)?;
             sleep(Duration::from_micros(random.u64(5_000..30_000)));
-            mix.silence().take();
+            mix.silence().take(Traffic::All);
             let begin = Instant::now();
-            let injected = side.injector.inject(&side.lab, fault, random);
+            let injected = side.injector.inject(&side.lab, &mix, fault, random);
             let back = injected.and_then(|()| wait_running(&side.lab));
             let goes_on = mix.wait_progress(2, SCRIBBLED);
-            let gap = mix.silence().take();
+            let gap = mix.silence().take(fault.target.serves());
             report.note(fault, self.peer, gap.min(begin.elapsed()), true);
             done += 1;
             tell(report);
-            wrong = back.err();
-            stopped = goes_on.err();
-            if stopped.is_some() || wrong.is_some() || self.plan.is_over() {
-                break;
-            }
+            lost = mix.lost(SCRIBBLED);
+            wrong = back.err().or_else(|| {
+                let too_many = lost.len() > 1;
+                too_many.then(|| anyhow!("one word has cost {lost:?}: {goes_on:?}"))
+            });
         }
         let ended = mix.end();
-        report.cost(fault, self.peer, ended.count());
-        let what = format!("one of {done}");
-        if ended.count() > done || wrong.is_some() || (stopped.is_some() && ended.lost.is_empty()) {
-            let mut text: Vec<_> = wrong
-                .iter()
-                .chain(&stopped)
-                .map(|e| format!("{e:#}"))
-                .collect();
+        // One that was ready wrongly, or stood still for long, may end well.
+        let cost = ended.count().max(u64::try_from(lost.len())?);
+        report.cost(fault, self.peer, cost);
+        // What a word has broken of the ending of a connection shows here.
+        if wrong.is_some() || ended.count() > u64::try_from(done)? {
+            let mut text: Vec<_> = wrong.iter().map(|e| format!("{e:#}")).collect();
             text.extend(ended.lost.into_values());
             let logs: Vec<_> = sides.iter().map(|side| side.lab.log()).collect();
-            let text = text.join("\n");
-            bail!("{what} of {fault}: {text}\n{}", logs.join("\n"));
+            let (text, logs) = (text.join("\n"), logs.join("\n"));
+            bail!("one of {done} of {fault}: {text}\n{logs}");
         }
         for side in sides {
             if let Err(error) = side.before.compare(&side.lab, self.plan.idle) {
@@ -203,7 +206,7 @@ fn chosen<'a>(sides: &'a [Side], random: &mut fastrand::Rng) -> Result<&'a Side>
 fn settle(lab: &Lab, mix: &Mix) -> Result<()> {
     wait_running(lab)?;
     mix.wait_progress(2, RECOVERY)?;
-    mix.check_levels(RECOVERY)
+    mix.check_levels(READY)
 }
 
 fn wait_running(lab: &Lab) -> Result<()> {

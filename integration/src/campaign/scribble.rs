@@ -118,9 +118,12 @@ impl Memory {
             Self::Session => {
                 let control = u64::try_from(abi::session::CONTROL_OFFSET)?;
                 let each = u64::try_from(abi::session::CONTROL_SIZE)?;
-                control + each * random.u64(0..USED_SOCKETS) + 8 * random.u64(0..each / 8)
+                control + each * socket(file, random)? + 8 * random.u64(0..each / 8)
             }
-            Self::Sessions => 8 * random.u64(0..(192 + 8 * USED_SOCKETS.div_ceil(64)) / 8),
+            Self::Sessions => {
+                let dirty = u64::try_from(abi::session::header::DIRTY)?;
+                8 * random.u64(0..(dirty + 8 * sockets(file)?.div_ceil(64)) / 8)
+            }
             Self::Record | Self::Sockets | Self::Neighbours => record(file, random)?,
             // Either copy of the header, or what is behind the first one.
             Self::Header => random.choice([0, 0, 2048]).unwrap_or(0) + 8 * random.u64(0..26),
@@ -134,13 +137,46 @@ impl Memory {
 
 const PAGE: u64 = 4096;
 
-/// Sockets that the mix has about.
-const USED_SOCKETS: u64 = 60;
-
 fn word(file: &File, at: u64) -> Result<u64> {
     let mut bytes = [0; 8];
     file.read_exact_at(&mut bytes, at)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Sockets that a session has had so far: those up to the last that was ever in use.
+fn sockets(file: &File) -> Result<u64> {
+    Ok(used_sockets(file)?.last().map_or(1, |&(last, _)| last + 1))
+}
+
+/// A socket of a session: mostly one that is in use.
+fn socket(file: &File, random: &mut fastrand::Rng) -> Result<u64> {
+    let in_use = used_sockets(file)?
+        .into_iter()
+        .filter(|&(_, state)| state != 0);
+    let in_use: Vec<_> = in_use.map(|(socket, _)| socket).collect();
+    match random.choice(in_use) {
+        Some(socket) if random.u8(0..8) > 0 => Ok(socket),
+        _ => Ok(random.u64(0..sockets(file)?)),
+    }
+}
+
+/// The sockets that ever were in use, with their state.
+fn used_sockets(file: &File) -> Result<Vec<(u64, u64)>> {
+    use abi::session::{CONTROL_OFFSET, CONTROL_SIZE, control, header};
+    let most = word(file, header::SOCKETS as u64)? & 0xffff_ffff;
+    let mut used = Vec::new();
+    for socket in 0..most.min(abi::session::MAX_SOCKETS.into()) {
+        let block = CONTROL_OFFSET as u64 + CONTROL_SIZE as u64 * socket;
+        // Slots are given out in their order.
+        if word(file, block + (control::INCARNATION as u64 & !7))? >> 32 == 0 {
+            break;
+        }
+        used.push((
+            socket,
+            word(file, block + control::STATE as u64)? & 0xffff_ffff,
+        ));
+    }
+    Ok(used)
 }
 
 /// Slots of a pool, from its header: small and large ones, each a u32 behind magic and version.

@@ -2,10 +2,13 @@
 
 use super::PATIENCE;
 use crate::peer::Stream;
-use anyhow::{Context, Result};
-use libsocket::Stack;
+use anyhow::{Context, Result, ensure};
+use libsocket::{SocketKind, Stack};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Backlog, listen};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// Whose sockets the other ends are.
@@ -62,6 +65,23 @@ impl Peer {
         })
     }
 
+    /// With room for one connection that nobody has accepted.
+    pub(super) fn listen_for_one(&self) -> Result<Door> {
+        Ok(match self {
+            Self::Kernel(address) => {
+                let one = TcpListener::bind((*address, 0))?;
+                listen(&one, Backlog::new(0)?)?;
+                Door::Kernel(one)
+            }
+            Self::Constellation(stack, address) => {
+                let one = stack.socket(false, SocketKind::Stream)?;
+                one.bind((*address, 0).into())?;
+                one.listen(0)?;
+                Door::Stack(one.into())
+            }
+        })
+    }
+
     pub(super) fn connect(&self, to: SocketAddr) -> Result<End> {
         Ok(match self {
             Self::Kernel(_) => End::Kernel(TcpStream::connect_timeout(&to, PATIENCE)?),
@@ -88,6 +108,24 @@ impl Door {
             Self::Stack(one) => End::Stack(one.accept().context("accept")?.0),
         })
     }
+
+    /// Accepts within `patience`.
+    pub(super) fn accept_within(&self, patience: Duration) -> Result<End> {
+        ensure!(shows(self, PollFlags::POLLIN, patience)?, "nobody comes");
+        self.accept()
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, Self, one => one.as_fd())
+    }
+}
+
+/// Waits until `fd` shows one of `events`; false after `patience`.
+pub(super) fn shows(fd: &impl AsFd, events: PollFlags, patience: Duration) -> Result<bool> {
+    let mut fds = [PollFd::new(fd.as_fd(), events)];
+    Ok(poll(&mut fds, PollTimeout::try_from(patience)?)? > 0)
 }
 
 impl Datagrams {

@@ -1,6 +1,6 @@
 //! Bulk both ways, and requests with responses.
 
-use super::{Amounts, Mix, Part, Place, Shared};
+use super::{Amounts, Mix, Part, Place, Shared, Traffic};
 use crate::peer::{Stream, echo};
 use anyhow::{Context, Result, ensure};
 use std::io::Read;
@@ -60,7 +60,7 @@ fn add_bulk(
         Ok(())
     })?;
     mix.spawn(format!("{name}, receiver"), move |shared| {
-        let receiver = shared.silence.begin();
+        let receiver = shared.silence.begin(Traffic::Streams);
         let received = receive(to, seed, shared, receiver);
         shared.silence.end(receiver);
         let received = received?;
@@ -94,7 +94,7 @@ fn send(mut stream: impl Stream, seed: u64, pause: Duration, shared: &Shared) ->
 }
 
 fn receive(mut stream: impl Stream, seed: u64, shared: &Shared, receiver: usize) -> Result<u64> {
-    let total = compare(&mut stream, seed, |_| {
+    let total = compare(&mut stream, seed, || {
         shared.silence.hear(receiver);
         shared.did(Part::Bulk);
     })?;
@@ -103,41 +103,63 @@ fn receive(mut stream: impl Stream, seed: u64, shared: &Shared, receiver: usize)
 }
 
 /// Reads until FIN and compares with the stream of `seed`; answers how many bytes there were.
-pub(super) fn compare(
-    stream: &mut impl Read,
-    seed: u64,
-    mut each: impl FnMut(usize),
-) -> Result<u64> {
-    let mut expected = Bytes::new(seed);
-    let mut wanted = vec![0; BLOCK];
-    let mut have = 0;
-    let mut buffer = vec![0; BLOCK];
-    let mut total = 0u64;
-    loop {
-        let n = stream
-            .read(&mut buffer)
-            .with_context(|| format!("receiving at {total}"))?;
-        if n == 0 {
-            return Ok(total);
+fn compare(stream: &mut impl Read, seed: u64, mut each: impl FnMut()) -> Result<u64> {
+    let mut comparison = Comparison::new(seed);
+    while comparison.read(stream)? > 0 {
+        each();
+    }
+    Ok(comparison.total)
+}
+
+/// A stream that is read and compared with what it should be.
+pub(super) struct Comparison {
+    expected: Bytes,
+    /// A block of what should come, of which so many bytes have not.
+    wanted: Vec<u8>,
+    have: usize,
+    buffer: Vec<u8>,
+    /// Bytes that have come.
+    pub(super) total: u64,
+}
+
+impl Comparison {
+    /// With the stream of `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            expected: Bytes::new(seed),
+            wanted: vec![0; BLOCK],
+            have: 0,
+            buffer: vec![0; BLOCK],
+            total: 0,
         }
-        each(n);
-        let mut got = buffer.get(..n).unwrap_or_default();
+    }
+
+    /// Reads once; answers how much came, 0 at the end.
+    pub(super) fn read(&mut self, stream: &mut impl Read) -> Result<usize> {
+        let total = self.total;
+        let n = stream
+            .read(&mut self.buffer)
+            .with_context(|| format!("receiving at {total}"))?;
+        let mut got = self.buffer.get(..n).unwrap_or_default();
         while !got.is_empty() {
-            if have == 0 {
-                expected.fill(&mut wanted);
-                have = wanted.len();
+            if self.have == 0 {
+                self.expected.fill(&mut self.wanted);
+                self.have = self.wanted.len();
             }
-            let want = wanted.get(wanted.len() - have..).unwrap_or_default();
+            let from = self.wanted.len() - self.have;
+            let want = self.wanted.get(from..).unwrap_or_default();
             let k = got.len().min(want.len());
             ensure!(
                 got.get(..k) == want.get(..k),
-                "bytes {total} to {} differ",
-                total + k as u64
+                "bytes {} to {} differ",
+                self.total,
+                self.total + k as u64
             );
             got = got.get(k..).unwrap_or_default();
-            have -= k;
-            total += k as u64;
+            self.have -= k;
+            self.total += k as u64;
         }
+        Ok(n)
     }
 }
 

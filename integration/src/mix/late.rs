@@ -1,13 +1,15 @@
-//! A connect that blocks, because the listener's backlog is full: the kernel drops the SYN until
-//! somebody accepts. One after the other, so that faults meet every state of the waiting.
+//! A connect that blocks, or that is under way on a socket that does not block, because the
+//! listener's backlog is full: the SYN is dropped until somebody accepts. One after the other, so
+//! that faults meet every state of the waiting.
 
-use super::{Mix, Part, Peer, Place, Shared};
+use super::ends::{Door, End, Peer, shows};
+use super::{Mix, Part, Place, Shared};
 use crate::peer::Stream;
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use libsocket::Stack;
-use nix::sys::socket::{Backlog, listen};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use anyhow::{Context, Result, anyhow, ensure};
+use libsocket::{SocketKind, Stack, TcpStream};
+use nix::poll::PollFlags;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -18,39 +20,111 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HOLD_MS: core::ops::Range<u64> = 100..900;
 
 pub(super) fn add(mix: &mut Mix, place: &Place, number: usize) -> Result<()> {
-    let Peer::Kernel(host) = place.peer else {
-        bail!("a backlog that is full is the kernel's");
-    };
-    let stack = place.stack.clone();
-    mix.spawn(format!("blocked connect {number}"), move |shared| {
+    let (stack, peer) = (place.stack.clone(), place.peer.clone());
+    let name = format!("blocked connect {number}");
+    mix.spawn(name.clone(), move |shared| {
         let mut random = fastrand::Rng::with_seed(3);
         while !shared.is_stopping() {
             let hold = Duration::from_millis(random.u64(HOLD_MS));
-            one(&stack, host, hold, shared)?;
+            let (door, filler) = full(&stack, &peer)?;
+            let to = door.address()?;
+            let ours = if random.bool() {
+                blocked(&stack, to, hold, (&door, filler), shared)?
+            } else {
+                under_way(&stack, &name, hold, (&door, filler), shared)?
+            };
+            end(ours, &door)?;
+            shared.did(Part::Late);
         }
         Ok(())
     })
 }
 
-fn one(stack: &Stack, host: Ipv4Addr, hold: Duration, shared: &Shared) -> Result<()> {
-    let listener = TcpListener::bind((host, 0))?;
-    // One connection fits.
-    listen(&listener, Backlog::new(0)?)?;
-    let to = listener.local_addr()?;
-    let filler = TcpStream::connect(to)?;
+/// A door behind which there is no room, and who takes it.
+fn full(stack: &Stack, peer: &Peer) -> Result<(Door, End)> {
+    let door = peer.listen_for_one()?;
+    let to = door.address()?;
+    let filler = match peer {
+        Peer::Kernel(_) => peer.connect(to)?,
+        Peer::Constellation(..) => End::Stack(stack.connect(to)?),
+    };
+    // Connected at one end only, it does not count yet.
+    let counts = shows(&door, PollFlags::POLLIN, PATIENCE)?;
+    ensure!(counts, "who fills the backlog does not arrive");
+    Ok((door, filler))
+}
+
+/// Holds a call that blocks.
+fn blocked(
+    stack: &Stack,
+    to: SocketAddr,
+    hold: Duration,
+    (door, filler): (&Door, End),
+    shared: &Shared,
+) -> Result<TcpStream> {
     let stack = stack.clone();
     let connecting = thread::spawn(move || stack.connect(to));
+    wait(hold, shared);
+    ensure!(!connecting.is_finished(), "the connect did not block");
+    let_in(door, filler)?;
+    connecting
+        .join()
+        .map_err(|_| anyhow!("panicked"))?
+        .context("the connect that blocked")
+}
+
+/// Holds a socket that `poll` says nothing of until it is connected.
+fn under_way(
+    stack: &Stack,
+    name: &str,
+    hold: Duration,
+    (door, filler): (&Door, End),
+    shared: &Shared,
+) -> Result<TcpStream> {
+    let socket = stack.socket(false, SocketKind::Stream)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(door.address()?) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        other => return Err(anyhow!("the connect did not wait: {other:?}")),
+    }
+    let level = (false, false);
+    shared
+        .levels
+        .expect(name, "a socket that is connecting", &socket, level)?;
+    wait(hold, shared);
+    shared.levels.forget(name);
+    let early = shows(
+        &socket,
+        PollFlags::POLLIN | PollFlags::POLLOUT,
+        Duration::ZERO,
+    )?;
+    ensure!(!early, "the socket is ready before it is connected");
+    let_in(door, filler)?;
+    let connected = shows(&socket, PollFlags::POLLOUT, PATIENCE)?;
+    ensure!(connected, "the socket does not turn writable");
+    let error = socket.take_error()?;
+    ensure!(error.is_none(), "the connect that was under way: {error:?}");
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+fn wait(hold: Duration, shared: &Shared) {
     let begin = Instant::now();
     while begin.elapsed() < hold && !shared.is_stopping() {
         sleep(Duration::from_millis(5));
     }
-    ensure!(!connecting.is_finished(), "the connect did not block");
-    drop((accept(&listener)?, filler));
-    let mut theirs = accept(&listener)?;
-    let mut ours = connecting
-        .join()
-        .map_err(|_| anyhow!("panicked"))?
-        .context("the connect that blocked")?;
+}
+
+fn let_in(door: &Door, filler: End) -> Result<()> {
+    let taken = door.accept_within(PATIENCE).context("who was first")?;
+    drop((taken, filler));
+    Ok(())
+}
+
+fn end(mut ours: TcpStream, door: &Door) -> Result<()> {
+    let mut theirs = door
+        .accept_within(PATIENCE)
+        .context("the connect that waited does not come")?;
     ours.patience(PATIENCE)?;
     theirs.patience(PATIENCE)?;
     ours.write_all(b"at last").context("sending")?;
@@ -58,27 +132,5 @@ fn one(stack: &Stack, host: Ipv4Addr, hold: Duration, shared: &Shared) -> Result
     let mut text = String::new();
     theirs.read_to_string(&mut text).context("receiving")?;
     ensure!(text == "at last", "{text}");
-    shared.did(Part::Late);
     Ok(())
-}
-
-/// Accepts within [`PATIENCE`].
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
-    listener.set_nonblocking(true)?;
-    let begin = Instant::now();
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(stream);
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e.into()),
-        }
-        ensure!(
-            begin.elapsed() < PATIENCE,
-            "the connect that blocked does not come"
-        );
-        sleep(Duration::from_millis(2));
-    }
 }

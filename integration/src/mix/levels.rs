@@ -16,22 +16,27 @@ pub(super) struct Levels {
 
 #[derive(Debug)]
 struct Level {
-    name: String,
+    /// Whose it is, as the part that carries it is named; and what it is.
+    connection: String,
+    what: &'static str,
     fd: OwnedFd,
     readable: bool,
     writable: bool,
 }
 
 impl Levels {
-    /// `fd` is to be readable and writable as said, until [`Levels::clear`].
+    /// `fd`, which is `what` and that connection's, is to be readable and writable as said, until
+    /// [`Levels::clear`].
     pub(super) fn expect(
         &self,
-        name: impl Into<String>,
+        connection: impl Into<String>,
+        what: &'static str,
         fd: &impl AsFd,
         (readable, writable): (bool, bool),
     ) -> Result<()> {
         let level = Level {
-            name: name.into(),
+            connection: connection.into(),
+            what,
             fd: fd.as_fd().try_clone_to_owned()?,
             readable,
             writable,
@@ -39,6 +44,13 @@ impl Levels {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(level);
         Ok(())
+    }
+
+    /// Lets go of the connection's descriptors, whose state is about to change; waits for a
+    /// [`Levels::check`] that is under way.
+    pub(super) fn forget(&self, connection: &str) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|level| level.connection != connection);
     }
 
     /// Lets go of the descriptors: their states are about to change.
@@ -58,12 +70,21 @@ impl Levels {
         for level in all.iter() {
             while let Some(wrong) = level.wrong()? {
                 if begin.elapsed() > patience {
-                    bail!("{} is {wrong}", level.name);
+                    bail!("{} ({}) is {wrong}", level.what, level.connection);
                 }
                 sleep(Duration::from_millis(1));
             }
         }
         Ok(())
+    }
+
+    /// Whose descriptors are not as they are to be just now.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong = all
+            .iter()
+            .filter(|level| !matches!(level.wrong(), Ok(None)));
+        wrong.map(|level| level.connection.clone()).collect()
     }
 }
 

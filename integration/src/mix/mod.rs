@@ -2,12 +2,17 @@
 //! once, every byte compared.
 //!
 //! ```text
-//!   flows      bulk both ways, request and response     -> silence: how long receivers hear nothing
+//!   flows      bulk both ways, request and response
 //!   states     idle, half closed, window closed, send buffer full, blocked accept, connect, read
 //!   crowd      idle connections by the thousand, in other processes
 //!   churn      connections opened and closed all the time, from both sides
 //!   datagrams  UDP echo and ping: may lose, may not hang or lie
+//!   quiet      datagram sockets and a listener with or without something to take, for levels
+//!   late       connects that wait for room in a backlog
 //! ```
+//!
+//! How long the receivers of bulk, of UDP and of pings hear nothing is the gap of a fault
+//! ([`Silence`]).
 //!
 //! The other ends are the kernel's or another constellation's ([`ends`]); descriptors that should
 //! be ready, or not, are looked at after each fault ([`levels`]).
@@ -22,21 +27,24 @@ mod ends;
 mod flows;
 mod late;
 mod levels;
+mod lost;
+mod place;
+mod quiet;
 mod silence;
 mod states;
 
 pub use crowd::become_crowd_if_asked;
-pub use silence::Silence;
+pub use silence::{Silence, Traffic};
 
-use crate::peer::Stream;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use core::ops::Deref;
-use ends::{End, Peer};
+use ends::Peer;
 use levels::Levels;
 use libsocket::Stack;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use place::Place;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use strata::lab::Lab;
@@ -58,7 +66,8 @@ pub struct Amounts {
     /// Idle time in milliseconds after which the stack's ends of idle connections probe their
     /// peers (`SO_KEEPALIVE`), and time between probes; 0: they do not.
     pub keepalive_ms: u32,
-    /// Connections whose receiver does not read before the end, in each direction.
+    /// Connections whose receiver does not read before the end, in each direction; with them come
+    /// calls that block and sockets to which nothing happens.
     pub stuck: usize,
     /// Threads that open and close connections, in each direction.
     pub churn: usize,
@@ -70,8 +79,8 @@ pub struct Amounts {
     pub patience: Duration,
 }
 
-/// Idle connections above this number are other processes'.
-const OWN_IDLE: usize = 100;
+/// Idle connections above this number are other processes', which need the kernel as peer.
+pub const OWN_IDLE: usize = 100;
 
 impl Default for Amounts {
     fn default() -> Self {
@@ -98,13 +107,28 @@ struct Common {
     done: [AtomicU64; 6],
     silence: Silence,
     levels: Levels,
+    /// How often signs of life were asked for: see [`lost`].
+    calls: AtomicU64,
+    /// Connections that are known to be lost and have no part of their own.
+    lost: Mutex<BTreeSet<String>>,
 }
 
 /// What a part sees: what all share, and its own steps.
 #[derive(Debug)]
 struct Shared {
     common: Arc<Common>,
-    steps: Arc<AtomicU64>,
+    signs: Arc<Signs>,
+}
+
+/// What one part shows of itself.
+#[derive(Debug, Default)]
+struct Signs {
+    /// Steps of a connection that must never stand still; 0 for all others.
+    steps: AtomicU64,
+    /// Everything it did, if it moves all the time.
+    moves: AtomicU64,
+    /// The last of [`Common::calls`] that it has answered; those that answer none have the most.
+    answered: AtomicU64,
 }
 
 impl Deref for Shared {
@@ -120,8 +144,7 @@ struct Running {
     /// The connection's name and, after a comma, which end.
     name: String,
     thread: JoinHandle<Result<()>>,
-    /// Steps of a connection that must never stand still; 0 for all others.
-    steps: Arc<AtomicU64>,
+    signs: Arc<Signs>,
 }
 
 impl Running {
@@ -151,9 +174,13 @@ impl Shared {
         if let Some(done) = self.done.get(part as usize) {
             done.fetch_add(1, Ordering::Relaxed);
         }
+        // A connect that is kept waiting takes its time.
+        if !matches!(part, Part::Late) {
+            self.signs.moves.fetch_add(1, Ordering::Relaxed);
+        }
         // Others may wait for a packet to be sent again, or have lost it for good.
         if matches!(part, Part::Bulk | Part::Requests) {
-            self.steps.fetch_add(1, Ordering::Relaxed);
+            self.signs.steps.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -163,15 +190,6 @@ impl Shared {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// Where both ends are.
-#[derive(Debug, Clone)]
-struct Place {
-    stack: Stack,
-    stack_address: std::net::Ipv4Addr,
-    peer: Peer,
-    patience: Duration,
 }
 
 /// Traffic that runs.
@@ -230,21 +248,14 @@ impl Mix {
         Self::begin(lab, Peer::Kernel(lab.host), amounts)
     }
 
-    /// Starts it, with another constellation at the other end. (`late` and idle connections by
-    /// the thousand need the kernel there.)
+    /// Starts it, with another constellation at the other end. (Idle connections by the thousand
+    /// need the kernel there.)
     ///
     /// # Errors
     /// When a connection cannot be made.
     pub fn between(lab: &Lab, other: &Lab, amounts: &Amounts) -> Result<Self> {
         let peer = Peer::Constellation(Stack::open(other.path()), other.stack);
-        Self::begin(
-            lab,
-            peer,
-            &Amounts {
-                late: 0,
-                ..*amounts
-            },
-        )
+        Self::begin(lab, peer, amounts)
     }
 
     fn begin(lab: &Lab, peer: Peer, amounts: &Amounts) -> Result<Self> {
@@ -267,6 +278,9 @@ impl Mix {
             ..*amounts
         };
         states::add(&mut mix, &place, amounts)?;
+        if amounts.stuck > 0 {
+            quiet::add(&mut mix, &place, amounts.datagrams)?;
+        }
         flows::add(&mut mix, &place, amounts)?;
         churn::add(&mut mix, &place, amounts)?;
         if amounts.datagrams {
@@ -278,16 +292,38 @@ impl Mix {
         Ok(mix)
     }
 
+    /// Starts a part that moves all the time, or whose connections have nothing to show before the
+    /// end.
     fn spawn(
         &mut self,
         name: impl Into<String>,
         work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let name = name.into();
-        let steps = Arc::new(AtomicU64::new(0));
+        self.spawn_with(name.into(), u64::MAX, work)
+    }
+
+    /// Starts a part that waits, and answers each call ([`Shared::wait_call`]).
+    fn spawn_waiting(
+        &mut self,
+        name: impl Into<String>,
+        work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        self.spawn_with(name.into(), 0, work)
+    }
+
+    fn spawn_with(
+        &mut self,
+        name: String,
+        answered: u64,
+        work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let signs = Arc::new(Signs {
+            answered: AtomicU64::new(answered),
+            ..Signs::default()
+        });
         let shared = Shared {
             common: Arc::clone(&self.shared),
-            steps: Arc::clone(&steps),
+            signs: Arc::clone(&signs),
         };
         let thread = thread::Builder::new()
             .name(name.clone())
@@ -295,12 +331,12 @@ impl Mix {
         self.parts.push(Running {
             name,
             thread,
-            steps,
+            signs,
         });
         Ok(())
     }
 
-    /// How long the receivers of bulk have heard nothing.
+    /// How long receivers have heard nothing.
     #[must_use]
     pub fn silence(&self) -> &Silence {
         &self.shared.silence
@@ -333,14 +369,14 @@ impl Mix {
         let parts: Vec<_> = self
             .parts
             .iter()
-            .map(|part| part.steps.load(Ordering::Relaxed))
+            .map(|part| part.signs.steps.load(Ordering::Relaxed))
             .collect();
         let begin = Instant::now();
         let grown = |now: u64, before: u64, is_used: bool| !is_used || now >= before + steps;
         loop {
             let now = self.progress();
             let stands = self.parts.iter().zip(&parts).find(|(part, before)| {
-                let now = part.steps.load(Ordering::Relaxed);
+                let now = part.signs.steps.load(Ordering::Relaxed);
                 !grown(now, **before, now > 0)
             });
             // What has never done anything is not part of this mix.
@@ -430,50 +466,5 @@ impl Drop for Mix {
     fn drop(&mut self) {
         self.shared.levels.clear();
         self.shared.stopping.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Place {
-    /// A connection between the peer and the stack.
-    fn connect(&self, stack_opens: bool) -> Result<(End, libsocket::TcpStream)> {
-        let mut pairs = self.connect_by(stack_opens, 1)?;
-        pairs.pop().context("no connection")
-    }
-
-    /// Many of them, half opened by either.
-    fn connect_many(&self, count: usize) -> Result<Vec<(End, libsocket::TcpStream)>> {
-        let mut pairs = self.connect_by(true, count / 2)?;
-        pairs.extend(self.connect_by(false, count - count / 2)?);
-        Ok(pairs)
-    }
-
-    fn connect_by(
-        &self,
-        stack_opens: bool,
-        count: usize,
-    ) -> Result<Vec<(End, libsocket::TcpStream)>> {
-        let mut pairs = Vec::with_capacity(count);
-        if stack_opens {
-            let door = self.peer.listen()?;
-            let to = door.address()?;
-            for _ in 0..count {
-                let ours = self.stack.connect(to);
-                let ours = ours.with_context(|| format!("the stack connects to {to}"))?;
-                pairs.push((door.accept()?, ours));
-            }
-        } else {
-            let listener = self.stack.listen((self.stack_address, 0))?;
-            let to = listener.local_addr()?;
-            for _ in 0..count {
-                let theirs = self.peer.connect(to);
-                let theirs = theirs.with_context(|| format!("the peer connects to {to}"))?;
-                pairs.push((theirs, listener.accept().context("accepting")?.0));
-            }
-        }
-        for (theirs, ours) in &pairs {
-            theirs.patience(self.patience)?;
-            ours.patience(self.patience)?;
-        }
-        Ok(pairs)
     }
 }

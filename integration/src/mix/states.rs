@@ -2,11 +2,11 @@
 //! them, calls that block.
 
 use super::ends::End;
-use super::flows::compare;
+use super::flows::Comparison;
 use super::{Amounts, Mix, Place};
 use crate::peer::Stream;
 use abi::session::SockOpt;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::mpsc::channel;
@@ -15,6 +15,9 @@ use strata::demo::bytes::Bytes;
 
 /// More than both buffers of a connection hold.
 const MORE_THAN_FITS: usize = 24 << 20;
+
+/// More than a receiver has of them that has not read yet: bytes that show that the sender lives.
+const ON_THE_WAY: u64 = 256 << 10;
 
 /// Idle connections whose readiness is looked at.
 const WATCHED: usize = 8;
@@ -26,12 +29,16 @@ pub(super) fn add(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()>
     for number in 0..amounts.stuck {
         let (theirs, ours) = place.connect(number % 2 == 0)?;
         let levels = &mix.shared.levels;
-        levels.expect("a socket with a full send buffer", &ours, (false, false))?;
-        add_stuck(mix, &format!("stuck {number} up"), ours, theirs)?;
+        let name = format!("stuck {number} up");
+        let what = "a socket with a full send buffer";
+        levels.expect(&*name, what, &ours, (false, false))?;
+        add_stuck(mix, &name, ours, theirs)?;
         let (theirs, ours) = place.connect(number % 2 == 1)?;
         let levels = &mix.shared.levels;
-        levels.expect("a socket with a closed window", &ours, (true, true))?;
-        add_stuck(mix, &format!("stuck {number} down"), theirs, ours)?;
+        let name = format!("stuck {number} down");
+        let what = "a socket with a closed window";
+        levels.expect(&*name, what, &ours, (true, true))?;
+        add_stuck(mix, &name, theirs, ours)?;
     }
     if amounts.stuck > 0 {
         add_half_closed(mix, place)?;
@@ -62,15 +69,29 @@ pub(super) fn idle(
 fn add_idle(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()> {
     let pairs = idle(place, amounts.idle, amounts.keepalive_ms)?;
     for (number, (_, ours)) in pairs.iter().enumerate().take(WATCHED) {
-        let name = format!("the socket of idle connection {number}");
-        mix.shared.levels.expect(name, ours, (false, true))?;
+        let levels = &mix.shared.levels;
+        levels.expect(idle_name(number), "an idle socket", ours, (false, true))?;
     }
-    mix.spawn("idle connections", move |shared| {
-        shared.wait();
+    mix.spawn_waiting("idle connections", move |shared| {
+        let mut pairs: Vec<_> = pairs.into_iter().enumerate().collect();
         let mut lost = Vec::new();
-        for (number, (theirs, ours)) in pairs.into_iter().enumerate() {
+        let mut lose = |number, error: anyhow::Error| {
+            lost.push(format!("{}: {error:#}", idle_name(number)));
+            shared.lose(idle_name(number));
+        };
+        while shared.wait_call() {
+            pairs.retain_mut(|(number, (theirs, ours))| match talk(theirs, ours) {
+                Ok(()) => true,
+                Err(error) => {
+                    lose(*number, error);
+                    false
+                }
+            });
+            shared.answer();
+        }
+        for (number, (theirs, ours)) in pairs {
             if let Err(error) = greet(theirs, ours) {
-                lost.push(format!("idle connection {number}: {error:#}"));
+                lose(number, error);
             }
         }
         ensure!(lost.is_empty(), "\n{}", lost.join("\n"));
@@ -78,8 +99,13 @@ fn add_idle(mix: &mut Mix, place: &Place, amounts: &Amounts) -> Result<()> {
     })
 }
 
-/// Both directions of a connection that was idle carry a few bytes, and it ends.
-pub(super) fn greet(mut theirs: End, mut ours: libsocket::TcpStream) -> Result<()> {
+/// As [`super::Ended::count`] knows it.
+fn idle_name(number: usize) -> String {
+    format!("idle connection {number}")
+}
+
+/// Both directions of a connection that was idle carry a few bytes.
+fn talk(theirs: &mut End, ours: &mut libsocket::TcpStream) -> Result<()> {
     let mut buffer = [0; 5];
     theirs.write_all(b"hello").context("the peer sends")?;
     ours.read_exact(&mut buffer).context("the stack receives")?;
@@ -89,6 +115,13 @@ pub(super) fn greet(mut theirs: End, mut ours: libsocket::TcpStream) -> Result<(
         .read_exact(&mut buffer)
         .context("the peer receives")?;
     ensure!(&buffer == b"world");
+    Ok(())
+}
+
+/// Likewise, and it ends.
+pub(super) fn greet(mut theirs: End, mut ours: libsocket::TcpStream) -> Result<()> {
+    talk(&mut theirs, &mut ours)?;
+    let mut buffer = [0];
     ours.shut(Shutdown::Write)?;
     ensure!(theirs.read(&mut buffer)? == 0, "no end from the stack");
     theirs.shut(Shutdown::Write)?;
@@ -110,9 +143,17 @@ fn add_stuck(mix: &mut Mix, name: &str, from: impl Stream, to: impl Stream) -> R
         from.shut(Shutdown::Write)?;
         Ok(())
     })?;
-    mix.spawn(format!("{name}, reader"), move |shared| {
-        shared.wait();
-        let total = compare(&mut to, 99, |_| {})?;
+    mix.spawn_waiting(format!("{name}, reader"), move |shared| {
+        let mut comparison = Comparison::new(99);
+        while shared.wait_call() {
+            let enough = comparison.total + ON_THE_WAY;
+            while comparison.total < enough {
+                ensure!(comparison.read(&mut to)? > 0, "an early end");
+            }
+            shared.answer();
+        }
+        while comparison.read(&mut to)? > 0 {}
+        let total = comparison.total;
         ensure!(total == MORE_THAN_FITS as u64, "{total} bytes came");
         Ok(())
     })
@@ -123,21 +164,36 @@ fn add_blocked_accept(mix: &mut Mix, place: &Place) -> Result<()> {
     let listener = place.stack.listen((place.stack_address, 0))?;
     let to = listener.local_addr()?;
     let levels = &mix.shared.levels;
-    levels.expect("a listener whose accept blocks", &listener, (false, true))?;
+    let what = "a listener whose accept blocks";
+    levels.expect("blocked accept", what, &listener, (false, true))?;
     let peer = place.peer.clone();
     mix.spawn("blocked accept", move |_| {
-        let (mut ours, _) = listener.accept().context("the accept that blocked")?;
-        ours.patience(Duration::from_secs(30))?;
-        let mut text = String::new();
-        ours.read_to_string(&mut text)?;
-        ensure!(text == "at last", "{text}");
-        Ok(())
+        loop {
+            let (mut ours, _) = listener.accept().context("the accept that blocked")?;
+            ours.patience(Duration::from_secs(30))?;
+            let mut text = String::new();
+            ours.read_to_string(&mut text)?;
+            match &*text {
+                "at last" => return Ok(()),
+                "and on" => {}
+                other => bail!("{other}"),
+            }
+        }
     })?;
-    mix.spawn("blocked accept, who ends it", move |shared| {
-        shared.wait();
-        let mut theirs = peer.connect(to)?;
-        theirs.write_all(b"at last")?;
-        Ok(())
+    mix.spawn_waiting("blocked accept, who ends it", move |shared| {
+        let wake = |text: &[u8]| -> Result<()> {
+            let mut theirs = peer.connect(to)?;
+            theirs.patience(Duration::from_secs(30))?;
+            theirs.write_all(text)?;
+            theirs.shut(Shutdown::Write)?;
+            ensure!(theirs.read(&mut [0])? == 0, "no end from the stack");
+            Ok(())
+        };
+        while shared.wait_call() {
+            wake(b"and on")?;
+            shared.answer();
+        }
+        wake(b"at last")
     })
 }
 
@@ -148,16 +204,25 @@ fn add_blocked_read(mix: &mut Mix, place: &Place) -> Result<()> {
     let (tell, told) = channel();
     mix.spawn("blocked read", move |_| {
         let mut buffer = [0; 7];
-        ours.read_exact(&mut buffer)
-            .context("the read that blocked")?;
-        ensure!(&buffer == b"at last");
-        tell.send(ours).context("nobody waits")?;
-        Ok(())
+        loop {
+            ours.read_exact(&mut buffer)
+                .context("the read that blocked")?;
+            tell.send(()).context("nobody waits")?;
+            if &buffer == b"at last" {
+                return Ok(());
+            }
+            ensure!(&buffer == b"and on.");
+        }
     })?;
-    mix.spawn("blocked read, who ends it", move |shared| {
-        shared.wait();
+    mix.spawn_waiting("blocked read, who ends it", move |shared| {
+        let patience = Duration::from_secs(30);
+        while shared.wait_call() {
+            theirs.write_all(b"and on.")?;
+            told.recv_timeout(patience)?;
+            shared.answer();
+        }
         theirs.write_all(b"at last")?;
-        drop(told.recv_timeout(Duration::from_secs(30))?);
+        told.recv_timeout(patience)?;
         ensure!(theirs.read(&mut [0])? == 0, "no end from the stack");
         Ok(())
     })
@@ -168,11 +233,16 @@ fn add_half_closed(mix: &mut Mix, place: &Place) -> Result<()> {
     let (mut theirs, ours) = place.connect(true)?;
     ours.shut(Shutdown::Write)?;
     let levels = &mix.shared.levels;
-    levels.expect("a socket that has sent its FIN", &ours, (false, true))?;
-    mix.spawn("half closed by the stack", move |shared| {
+    let (name, what) = ("half closed by the stack", "a socket that has sent its FIN");
+    levels.expect(name, what, &ours, (false, true))?;
+    mix.spawn_waiting(name, move |shared| {
         let mut ours = ours;
         ensure!(theirs.read(&mut [0])? == 0, "no end from the stack");
-        shared.wait();
+        while shared.wait_call() {
+            theirs.write_all(b"+")?;
+            ours.read_exact(&mut [0]).context("receiving")?;
+            shared.answer();
+        }
         theirs.write_all(b"at last")?;
         theirs.shut(Shutdown::Write)?;
         let mut text = String::new();
@@ -183,9 +253,13 @@ fn add_half_closed(mix: &mut Mix, place: &Place) -> Result<()> {
     let (theirs, mut ours) = place.connect(false)?;
     theirs.shut(Shutdown::Write)?;
     ensure!(ours.read(&mut [0])? == 0, "no end from the peer");
-    mix.spawn("half closed by the peer", move |shared| {
+    mix.spawn_waiting("half closed by the peer", move |shared| {
         let mut theirs = theirs;
-        shared.wait();
+        while shared.wait_call() {
+            ours.write_all(b"+").context("sending")?;
+            theirs.read_exact(&mut [0])?;
+            shared.answer();
+        }
         ours.write_all(b"at last").context("sending")?;
         ours.shut(Shutdown::Write)?;
         let mut text = String::new();

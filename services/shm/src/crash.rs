@@ -139,6 +139,7 @@ mod armed {
     use std::sync::OnceLock;
 
     /// Words: point + 1 that is armed (0: none), service, reaches left, deaths so far, action;
+    /// services that are to end together (a bit each) and at which point + 1;
     /// then service + 1 that is poisoned (0: none) and by which bytes, those in four words;
     /// then from [`COUNTS`] on how often each service (64) reached each point (64).
     const ARMED: usize = 0;
@@ -146,6 +147,8 @@ mod armed {
     const LEFT: usize = 2;
     const DEATHS: usize = 3;
     const ACTION: usize = 4;
+    const TOGETHER: usize = 5;
+    const WHERE: usize = 6;
     const POISONED: usize = 8;
     const POISON: usize = 12;
     const COUNTS: usize = 64;
@@ -202,6 +205,12 @@ mod armed {
         if let Some(count) = word(memory, count(*me, point)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if load(memory, WHERE) == point as u32 + 1 && leaves_together(memory, *me) {
+            if let Some(deaths) = word(memory, DEATHS) {
+                deaths.fetch_add(1, Ordering::AcqRel);
+            }
+            end(load(memory, ACTION));
+        }
         if load(memory, ARMED) != point as u32 + 1 || load(memory, SERVICE) != u32::from(me.0) {
             return;
         }
@@ -215,6 +224,18 @@ mod armed {
             }
         }
         end(load(memory, ACTION));
+    }
+
+    const fn bit(service: ServiceId) -> u32 {
+        1 << (service.0 % 32)
+    }
+
+    /// Whether `me` is one of those that end together; a successor is not.
+    fn leaves_together(memory: &Mapping, me: ServiceId) -> bool {
+        word(memory, TOGETHER).is_some_and(|services| {
+            services.load(Ordering::Acquire) & bit(me) != 0
+                && services.fetch_and(!bit(me), Ordering::AcqRel) & bit(me) != 0
+        })
     }
 
     pub(super) fn inspect(bytes: &[u8]) {
@@ -302,6 +323,23 @@ mod armed {
                 (ARMED, point as u32 + 1),
             ];
             for (index, value) in words {
+                if let Some(word) = word(&self.memory, index) {
+                    word.store(value, Ordering::Release);
+                }
+            }
+        }
+
+        /// Has all of `services` (numbers below 32) end when each of them reaches `point` next.
+        pub fn arm_together(&self, services: &[ServiceId], point: Point, action: Action) {
+            let bits = services
+                .iter()
+                .fold(0, |bits, &service| bits | bit(service));
+            for (index, value) in [
+                (TOGETHER, 0),
+                (ACTION, action as u32),
+                (WHERE, point as u32 + 1),
+                (TOGETHER, bits),
+            ] {
                 if let Some(word) = word(&self.memory, index) {
                     word.store(value, Ordering::Release);
                 }
