@@ -207,6 +207,8 @@ pub struct Ended {
     pub progress: Progress,
     /// Connections that were lost, each with what its ends said.
     pub lost: BTreeMap<String, String>,
+    /// Calls that do not return: they hold their sockets until the constellation goes.
+    pub stuck: usize,
 }
 
 impl Ended {
@@ -434,6 +436,7 @@ impl Mix {
         self.shared.stopping.store(true, Ordering::Relaxed);
         let begin = Instant::now();
         let mut lost: BTreeMap<String, String> = BTreeMap::new();
+        let mut stuck = 0;
         for part in self.parts.drain(..) {
             while !part.thread.is_finished() && begin.elapsed() < self.patience {
                 thread::sleep(Duration::from_millis(1));
@@ -447,6 +450,7 @@ impl Mix {
                     Err(_) => format!("{name} panicked"),
                 }
             } else {
+                stuck += 1;
                 format!("{name} does not end")
             };
             let text = lost.entry(connection).or_default();
@@ -458,6 +462,7 @@ impl Mix {
         Ended {
             progress: self.progress(),
             lost,
+            stuck,
         }
     }
 }
