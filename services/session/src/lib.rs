@@ -58,7 +58,7 @@ mod words;
 pub use accept::Revoked;
 pub use calls::Call;
 pub use error::SessionError;
-pub use pages::Empty;
+pub use pages::{Empty, Held};
 pub use restore::Adopted;
 pub use sessions::{Event, Params, Sessions, Tally};
 pub use shadow::{Shadow, pair as shadow_pair};

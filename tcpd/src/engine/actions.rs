@@ -77,6 +77,10 @@ pub enum Notice {
     /// The socket's buffers are empty and have not been used for long: their pages can be given
     /// back.
     Idle(ConnId),
+    /// Memory is short, and the socket has pages that hold nothing: give back all but those of
+    /// `acked_upto .. written` and `consumed .. placed_upto` of its committed record, and say so
+    /// ([`super::Engine::gave_back`]).
+    Spare(ConnId),
     /// The record is free. Its number is not used again before the next drain.
     Closed(ConnId),
 }

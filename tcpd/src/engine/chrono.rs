@@ -96,7 +96,7 @@ impl Tcb {
             Held::Idle
         } else if unsent && by_window {
             Held::Window
-        } else if !unsent && self.written - self.acked_upto() >= u64::from(self.opts.snd_buf) {
+        } else if !unsent && self.written - self.acked_upto() >= u64::from(self.send_buffer()) {
             Held::Buffer
         } else {
             Held::Network

@@ -41,7 +41,7 @@ impl Tcb {
     /// mark beyond what is in flight. Never 0.
     #[must_use]
     pub fn shown_send_limit(&self) -> u32 {
-        let buffer = self.opts.snd_buf;
+        let buffer = self.send_buffer();
         match self.unsent_mark() {
             None => buffer,
             Some(mark) => {

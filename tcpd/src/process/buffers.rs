@@ -1,5 +1,6 @@
 //! The session memory behind the engine's buffers: windows for those that grow, pages back from
-//! those that are idle, and what applications are shown of sizes.
+//! those that are idle and, when memory is short, from all; and what applications are shown of
+//! sizes.
 
 use super::Tcpd;
 use super::socket;
@@ -7,7 +8,7 @@ use crate::engine::ConnId;
 use crate::engine::memory::{Limits, MemoryConfig, RING_BASE};
 use abi::Nanos;
 use abi::config::{TCP_BUFFER_BASE, TcpConfig, TcpMemory};
-use session::Empty;
+use session::{Empty, Held};
 
 /// What the configuration says of memory. A share is of this machine's; where that cannot be read,
 /// of a machine of 8 GiB.
@@ -80,6 +81,21 @@ impl Tcpd {
             rx: true,
         };
         self.sessions.trim(socket.place, &tcb.memory.rings, empty);
+    }
+
+    /// After the commit, when memory is short: what a socket's buffers do not hold goes back.
+    pub(super) fn give_back(&mut self, id: ConnId) {
+        let mut done = (false, false);
+        if let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) {
+            let held = Held {
+                tx: tcb.acked_upto()..tcb.written,
+                rx: tcb.consumed..tcb.placed_upto(),
+                room: socket::has_room(tcb),
+            };
+            let rings = tcb.memory.rings;
+            done = self.sessions.give_back(socket.place, &rings, &held);
+        }
+        self.engine.gave_back(id, done.0, done.1);
     }
 }
 

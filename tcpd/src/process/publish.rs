@@ -68,6 +68,7 @@ impl Tcpd {
             Notice::ConnectFailed(id) | Notice::Reset(id) => self.show_reset(id, cx),
             Notice::Urgent(id) => self.show_urgent(id, true),
             Notice::Idle(id) => self.trim(id),
+            Notice::Spare(id) => self.give_back(id),
             Notice::Released { id, owner } => {
                 if let Some(place) = place_of(owner) {
                     self.sockets.remove_at(id, place);

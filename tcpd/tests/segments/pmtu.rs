@@ -272,15 +272,24 @@ fn an_outage_is_mistaken_for_a_black_hole() {
     assert_eq!(b.engine.stats().probes_lost, 0);
 }
 
-// Timeouts of small segments do not speak of their size.
+// Timeouts of segments that fit every path do not speak of their size.
 #[test]
 fn small_segments_are_no_evidence() {
     let mut b = Bench::established(config(MtuProbing::Blackhole));
     let mut path = Path::new(0, false);
-    b.write(900);
+    b.write(500);
     path.run(&mut b, 30 * S);
     assert!(b.tcb().counters.timeouts > 3);
     assert_eq!((mtu(&b), b.engine.stats().black_holes), (1500, 0));
+}
+
+// Larger ones do, also if they fit the first size that is tried: found by the simulation.
+#[test]
+fn a_segment_that_is_not_full_may_be_too_large() {
+    let mut b = Bench::established(config(MtuProbing::Blackhole));
+    let mut path = Path::new(576, false);
+    path.transfer(&mut b, 900);
+    assert_eq!((mtu(&b), b.engine.stats().black_holes), (552, 1));
 }
 
 // RFC 4821 7.2: from the start at a base size, and up.

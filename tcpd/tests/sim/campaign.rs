@@ -1,7 +1,8 @@
 //! Many seeds, on all cores; and what is said when one fails.
 //!
 //! `SIM_SEED=n` runs that seed alone, with the whole trace. `SIM_LONG=n` runs n times as many.
-//! `SIM_REDUCE=1` looks which of a failing plan's features are needed for it to fail.
+//! `SIM_TRACE=1` has the whole trace of whatever fails in the report, and with a seed that of a run
+//! that succeeds. `SIM_REDUCE=1` looks which of a failing plan's features are needed for it to fail.
 
 use crate::plan::{FEATURES, Plan};
 use crate::world::World;
@@ -48,11 +49,23 @@ fn attempt(plan: &Plan, full_trace: bool) -> Result<Nanos, (String, Option<Box<W
     outcome.map_err(|_| (LAST.take().unwrap_or_default(), world))
 }
 
+/// The whole trace of a run that succeeds.
+fn show(plan: &Plan) {
+    let mut world = World::new(plan, true);
+    world.run();
+    eprintln!("{}\n{}", world.trace.text(), world.state());
+}
+
 /// Runs one plan, which must succeed.
 pub(crate) fn run(name: &str, plan: &Plan) -> Nanos {
     let full = number("SIM_SEED").is_some();
     match attempt(plan, full) {
-        Ok(time) => time,
+        Ok(time) => {
+            if full && number("SIM_TRACE").is_some() {
+                show(plan);
+            }
+            time
+        }
         Err((what, world)) => {
             let report = report(name, plan, &what, world.as_deref());
             panic!("{report}");
@@ -109,6 +122,7 @@ pub(crate) fn seeds(name: &str, range: core::ops::Range<u64>, draw: impl Fn(u64)
     let more = range.end..range.start + (range.end - range.start) * times;
     // The long form goes on beyond the short one's seeds, in a space of its own.
     let all: Vec<u64> = range.chain(more.map(|seed| seed << 20)).collect();
+    let full = number("SIM_TRACE").is_some();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
@@ -117,7 +131,7 @@ pub(crate) fn seeds(name: &str, range: core::ops::Range<u64>, draw: impl Fn(u64)
             scope.spawn(|| {
                 while let Some(&seed) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let plan = draw(seed);
-                    if let Err((what, world)) = attempt(&plan, false) {
+                    if let Err((what, world)) = attempt(&plan, full) {
                         let report = report(name, &plan, &what, world.as_deref());
                         failed.lock().unwrap().push((seed, what, report));
                     }

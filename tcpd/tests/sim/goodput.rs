@@ -28,6 +28,7 @@ fn goodput(
         congestion,
         syn_backlog: 1_024,
         fast_open: false,
+        pressure: 0,
     };
     let plan = Plan {
         seed,

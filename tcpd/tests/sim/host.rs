@@ -3,7 +3,7 @@
 
 use crate::app::{App, pieces};
 use crate::invariants::History;
-use crate::memory::Memories;
+use crate::memory::{Memories, spoil};
 use crate::packet::{Packet, merge_received};
 use crate::plan::HostPlan;
 use abi::{Endpoint, Nanos};
@@ -156,6 +156,7 @@ impl Host {
     /// One turn of the service loop.
     pub(crate) fn batch(&mut self, now: Nanos) -> Vec<Packet> {
         let mut inbox = std::mem::take(&mut self.inbox);
+        inbox.retain(|packet| !packet.damaged || refuse(packet));
         if self.plan.gro {
             inbox = merge_received(inbox);
         }
@@ -180,25 +181,25 @@ impl Host {
             // Some of the records were committed.
             Some(2) => {
                 let n = self.rng.usize(..=actions.dirty.len());
-                self.commit(&actions.dirty[..n]);
+                self.commit(&actions.dirty[..n], &actions.segments);
             }
             // Everything was committed, nothing was let out.
-            Some(3) => self.commit(&actions.dirty),
+            Some(3) => self.commit(&actions.dirty, &actions.segments),
             // Some of the segments were let out, and nobody was told.
             Some(4) => {
-                self.commit(&actions.dirty);
+                self.commit(&actions.dirty, &actions.segments);
                 let n = self.rng.usize(..=actions.segments.len());
                 out = self.release(&actions.segments[..n]);
             }
             // Some were told.
             Some(5) => {
-                self.commit(&actions.dirty);
+                self.commit(&actions.dirty, &actions.segments);
                 out = self.release(&actions.segments);
                 let n = self.rng.usize(..=actions.notices.len());
                 self.notice(now, &actions.notices[..n]);
             }
             _ => {
-                self.commit(&actions.dirty);
+                self.commit(&actions.dirty, &actions.segments);
                 out = self.release(&actions.segments);
                 self.notice(now, &actions.notices);
             }
@@ -275,12 +276,16 @@ impl Host {
         }
     }
 
-    fn commit(&mut self, dirty: &[ConnId]) {
+    /// `sent`: what is to be let out after it.
+    fn commit(&mut self, dirty: &[ConnId], sent: &[SegmentOut]) {
         let queued = self.engine.wants_output();
         for &id in dirty {
             match self.engine.record(id) {
                 Some(tcb) => {
-                    self.history.check(id, tcb, queued);
+                    let left = sent.iter().filter(|segment| segment.id == Some(id));
+                    let left = left.filter_map(|segment| segment.payload);
+                    let sent = left.map(|payload| u64::from(payload.len)).sum();
+                    self.history.check(id, tcb, queued, sent);
                     self.committed.insert(id, *tcb);
                 }
                 None => {
@@ -320,9 +325,29 @@ impl Host {
                 Notice::Released { owner, .. } => {
                     self.memories.sockets.remove(&owner.slot);
                 }
+                Notice::Spare(id) => self.give_back(id),
                 _ => {}
             }
         }
+    }
+
+    /// Pages that hold nothing are given back: whoever looks there again finds something else.
+    fn give_back(&mut self, id: ConnId) {
+        if let Some(record) = self.committed.get(&id)
+            && let Some(memory) = self.memories.sockets.get_mut(&record.owner.slot)
+        {
+            let rings = &record.memory.rings;
+            let app = self.apps.get(&record.owner.slot);
+            let written = app.map_or(record.written, |app| app.words.written);
+            let unacked = record.acked_upto()..written.max(record.written);
+            spoil(&mut memory.tx, &rings.tx, unacked);
+            spoil(
+                &mut memory.rx,
+                &rings.rx,
+                record.consumed..record.placed_upto(),
+            );
+        }
+        self.engine.gave_back(id, true, true);
     }
 
     fn accept(&mut self, now: Nanos, child: ConnId) {
@@ -426,6 +451,16 @@ impl Host {
     }
 }
 
+/// A damaged packet, as tcpd's process meets it: the parser takes whatever comes, and the checksum
+/// says what it is. It goes no further.
+fn refuse(packet: &Packet) -> bool {
+    let _ = Repr::parse(&packet.bytes);
+    let (src, dst) = (packet.src.ip().unwrap(), packet.dst.ip().unwrap());
+    let right = wire::tcp::verify_checksum(&packet.bytes, src, dst);
+    assert!(!right, "damage that does not show");
+    false
+}
+
 /// Payload in hand.
 #[derive(Debug)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
@@ -466,6 +501,7 @@ fn cut(segment: &SegmentOut, payload: &[u8], rng: &mut Rng, out: &mut Vec<Packet
             bytes,
             gso_size: if end - at > mss { segment.gso_size } else { 0 },
             tos: segment.tos,
+            damaged: false,
         };
         assert!(packet.ip_len() <= 1_500, "larger than the device's MTU");
         out.push(packet);

@@ -26,6 +26,10 @@ struct Seen {
     /// Largest congestion window, and the last one.
     cwnd: u64,
     last_cwnd: u64,
+    timeouts: u32,
+    probe_end: u64,
+    probes: u32,
+    fin_sent: bool,
     /// What is here out of order, and must stay.
     reassembly: Reassembly,
 }
@@ -39,7 +43,8 @@ impl History {
     }
 
     /// Checks one record. `queued`: the engine still has output to make.
-    pub(crate) fn check(&mut self, id: ConnId, tcb: &Tcb, queued: bool) {
+    /// `sent`: bytes of payload that leave after this commit.
+    pub(crate) fn check(&mut self, id: ConnId, tcb: &Tcb, queued: bool, sent: u64) {
         assert!(tcb.is_valid(), "E1 {tcb:?}");
         assert!(tcb.snd_una <= tcb.snd_nxt, "E2");
         assert!(tcb.snd_nxt <= tcb.data_end() + 1, "E2");
@@ -79,6 +84,10 @@ impl History {
             edge: tcb.snd_limit(),
             cwnd: u64::from(tcb.cc.cwnd),
             last_cwnd: u64::from(tcb.cc.cwnd),
+            timeouts: tcb.counters.timeouts,
+            probe_end: tcb.recovery.probe_end,
+            probes: tcb.recovery.rack.probes,
+            fin_sent: tcb.fin_sent(),
             reassembly: tcb.reassembly,
         };
         if let Some(before) = self.seen.get(&(id, tcb.generation)) {
@@ -114,6 +123,9 @@ impl History {
         if let Some(before) = self.seen.insert((id, tcb.generation), seen) {
             assert_kept(&before, tcb);
             assert_restrained(&before, tcb);
+            if sent > 0 {
+                assert_allowed(&before, tcb, sent);
+            }
             assert!(before.rcv_adv <= seen.rcv_adv, "E3: the window shrank");
             assert!(before.rcv_nxt <= seen.rcv_nxt);
             assert!(
@@ -188,5 +200,42 @@ fn assert_restrained(before: &Seen, tcb: &Tcb) {
     if sack && tcb.recovery.phase() == Phase::Open && tcb.snd_una > DATA_OFFSET {
         let out = tcb.flight() - tcb.sacked.bytes(tcb.snd_una);
         assert!(out <= most, "{out} bytes out with a window of {window}");
+    }
+}
+
+/// What leaves, be it new or again, leaves only while there is room in the present window: the
+/// algorithm's own (RFC 5681 3.1), proportional rate reduction's in recovery (RFC 9937 5: `cwnd` is
+/// what is out and what it allows), one segment after a timeout (RFC 5681 3.1, RFC 6298 5.4). With
+/// SACK and without, where duplicate acknowledgements stand for what has left the network (RFC 6582
+/// 3.2). A probe of the tail is of two segments at the most, whatever the window (RFC 8985 7.3;
+/// the head of the engine says why two).
+fn assert_allowed(before: &Seen, tcb: &Tcb, sent: u64) {
+    if !tcb.state().is_synchronized() {
+        return;
+    }
+    let r = &tcb.recovery;
+    let mss = u64::from(tcb.negotiated.mss());
+    let probed = r.probe_end != before.probe_end || r.rack.probes > before.probes;
+    let sack = tcb.negotiated.has(tcpd::engine::options::flag::SACK);
+    let arrived = if sack { r.sacked } else { r.reno_sacked };
+    let out = tcb
+        .flight()
+        .saturating_sub(u64::from(arrived) + u64::from(r.lost));
+    // A FIN has a number, and takes no room.
+    let fin = u64::from(tcb.fin_sent() && !before.fin_sent);
+    let most = u64::from(tcb.cc.cwnd) + fin;
+    assert!(
+        out <= most || probed && sent <= 2 * mss,
+        "cwnd: {out} out, {most} allowed, {sent} sent: {tcb:?}"
+    );
+    if sack {
+        let known = tcb.sacked.bytes(tcb.snd_una);
+        assert!(
+            u64::from(arrived) <= known,
+            "more has arrived than was said"
+        );
+    }
+    if tcb.counters.timeouts > before.timeouts {
+        assert!(sent <= mss, "{sent} bytes after a timeout");
     }
 }

@@ -202,7 +202,7 @@ impl Link {
     }
 
     /// A packet enters; `late` is how much longer than usual it takes.
-    pub(crate) fn send(&mut self, now: Nanos, packet: Packet, late: Nanos, trace: &mut Trace) {
+    pub(crate) fn send(&mut self, now: Nanos, mut packet: Packet, late: Nanos, trace: &mut Trace) {
         self.sent += 1;
         let time = now - self.start;
         if packet.ip_len() > usize::from(self.impairment.mtu_at(time)) {
@@ -224,9 +224,8 @@ impl Link {
             return;
         }
         if self.rng.f64() < self.impairment.corrupt {
-            self.assert_damage_shows(&packet);
-            self.lose(now, "corrupt", &packet, trace);
-            return;
+            packet = self.damage(&packet);
+            trace.note(now, self.side, "corrupt", &packet);
         }
         if self.rng.f64() < self.impairment.duplicate {
             self.enqueue(now, packet.clone(), late, trace);
@@ -234,14 +233,19 @@ impl Link {
         self.enqueue(now, packet, late, trace);
     }
 
-    /// A real stack drops what its checksum condemns; one flipped bit never escapes it.
-    fn assert_damage_shows(&mut self, packet: &Packet) {
+    /// A bit of it has flipped. It goes on as it is, with the checksum of what it was.
+    fn damage(&mut self, packet: &Packet) -> Packet {
         let (src, dst) = (packet.src.ip().unwrap(), packet.dst.ip().unwrap());
         let mut bytes = packet.bytes.clone();
         wire::tcp::fill_checksum(&mut bytes, src, dst).unwrap();
         let at = self.rng.usize(..bytes.len());
         bytes[at] ^= 1 << self.rng.u8(..8);
-        assert!(!wire::tcp::verify_checksum(&bytes, src, dst), "damage");
+        Packet {
+            bytes,
+            gso_size: 0,
+            damaged: true,
+            ..*packet
+        }
     }
 
     fn report_too_big(&mut self, now: Nanos, packet: &Packet) {
@@ -335,11 +339,14 @@ impl Link {
 
     /// What some routers do: an acknowledgement that a newer one makes useless is dropped.
     fn filter_acks(&mut self, now: Nanos, packet: &Packet, trace: &mut Trace) {
-        let (repr, _) = packet.repr();
-        if !packet.is_pure_ack() {
+        if packet.damaged || !packet.is_pure_ack() {
             return;
         }
+        let (repr, _) = packet.repr();
         let useless = self.waiting.iter().rev().take(8).find(|(_, waiting)| {
+            if waiting.damaged {
+                return false;
+            }
             let (older, _) = waiting.repr();
             waiting.is_pure_ack()
                 && waiting.ports() == packet.ports()

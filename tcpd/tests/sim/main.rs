@@ -30,6 +30,7 @@ mod goodput;
 mod host;
 mod invariants;
 mod link;
+mod mangle;
 mod memory;
 mod middlebox;
 mod packet;
@@ -205,6 +206,83 @@ fn against_smoltcp() {
             }
         }
         plan
+    });
+}
+
+/// smoltcp over bursts, damage, outages, changing MTUs and through middleboxes. It does not look
+/// for the path's MTU itself.
+#[test]
+fn against_smoltcp_in_trouble() {
+    seeds("against_smoltcp_in_trouble", 7_500..7_530, |seed| {
+        let mut plan = Plan::random(seed).with_trouble().with_middleboxes();
+        plan = plan.with_kills([[0.0, 0.03][(seed % 2) as usize], 0.0]);
+        plan.far = Far::Smoltcp(seed % 4 < 2);
+        plan.connections = 1;
+        plan.apps.exchange = false;
+        plan.apps.bytes = plan.apps.bytes.min(50_000);
+        plan.with_full_mtu_back()
+    });
+}
+
+#[test]
+fn against_smoltcp_through_mangling() {
+    seeds("against_smoltcp_through_mangling", 7_700..7_730, |seed| {
+        let mut plan = Plan::random(seed).with_mangling();
+        plan.far = Far::Smoltcp(seed % 4 < 2);
+        plan.connections = 1;
+        plan.apps.exchange = false;
+        plan.apps.bytes = plan.apps.bytes.min(50_000);
+        plan
+    });
+}
+
+/// Garbled timestamps, foreign options, moved sequence numbers.
+#[test]
+fn mangling_middleboxes() {
+    seeds("mangling_middleboxes", 6_200..6_240, |seed| {
+        let kill = [0.0, 0.02][(seed % 2) as usize];
+        let plan = Plan::random(seed).with_mangling();
+        plan.with_kills([kill, kill])
+    });
+}
+
+/// All that links and middleboxes do, together.
+#[test]
+fn everything_at_once() {
+    seeds("everything_at_once", 6_300..6_330, |seed| {
+        let kill = [0.0, 0.02][(seed % 2) as usize];
+        let plan = Plan::random(seed).with_trouble().with_middleboxes();
+        let mut plan = plan.with_mangling().with_kills([kill, kill]);
+        plan.apps.bytes = plan.apps.bytes.min(20_000);
+        plan
+    });
+}
+
+/// RFC 1191, RFC 4821: down to 576 bytes, reported or not.
+#[test]
+fn small_mtus() {
+    seeds("small_mtus", 6_400..6_430, |seed| {
+        let kill = [0.0, 0.02][(seed % 2) as usize];
+        Plan::random(seed).with_small_mtu().with_kills([kill, kill])
+    });
+}
+
+#[test]
+fn against_bad_manners_in_trouble() {
+    seeds("against_bad_manners_in_trouble", 8_200..8_242, |seed| {
+        let mut rng = Rng::with_seed(seed);
+        let manners = Manners::random(&mut rng);
+        let opens = manners.must_open() || rng.bool();
+        let mut plan = Plan::random(seed).with_trouble().with_middleboxes();
+        plan.far = Far::Model(manners, opens);
+        plan.connections = 1;
+        plan.apps.exchange = false;
+        plan.apps.bytes = plan.apps.bytes.min(20_000);
+        plan.hosts[0].kill = [0.0, 0.02][rng.usize(..2)];
+        if !manners.delivers() {
+            plan.apps.patience = 1_500 * SECOND;
+        }
+        plan.with_full_mtu_back()
     });
 }
 

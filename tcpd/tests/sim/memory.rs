@@ -1,7 +1,8 @@
 //! The memory of a host's sockets, and payload in the hand of the engine.
 
 use crate::app::{Memory, pieces};
-use abi::session::Rings;
+use abi::session::{Ring, Rings};
+use core::ops::Range;
 use std::collections::BTreeMap;
 use tcpd::engine::{Buffers, ConnId, Payload, SocketRef};
 
@@ -52,5 +53,18 @@ impl Buffers for Memories {
 
     fn attach(&mut self, _: ConnId, _: SocketRef, _: ConnId) -> Option<SocketRef> {
         Some(self.make())
+    }
+}
+
+/// Writes over everything in a buffer but the places of the positions `held`.
+pub(crate) fn spoil(memory: &mut [u8], ring: &Ring, held: Range<u64>) {
+    let mut free = vec![true; memory.len()];
+    for (_, at, len) in pieces(ring, held.start, held.end - held.start) {
+        free[at..at + len].fill(false);
+    }
+    for (byte, free) in memory.iter_mut().zip(free) {
+        if free {
+            *byte = 0xdb;
+        }
     }
 }

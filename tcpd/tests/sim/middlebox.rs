@@ -1,6 +1,7 @@
 //! What stands in the way and thinks that it knows better: options stripped or rewritten, segments
 //! cut and put together, ECN cleared, old packets let out again.
 
+use crate::mangle::Mangling;
 use crate::packet::{Packet, coalesce};
 use abi::Nanos;
 use fastrand::Rng;
@@ -33,6 +34,8 @@ pub(crate) struct Meddling {
     pub(crate) duplicate_syn: f64,
     /// Probability, for each packet, of a reset with a guessed sequence number.
     pub(crate) blind_reset: f64,
+    /// What it does beside that.
+    pub(crate) mangling: Mangling,
 }
 
 /// Options that a middlebox takes off SYNs.
@@ -98,6 +101,9 @@ impl Middlebox {
         }
         let mut out = Vec::with_capacity(pieces.len());
         for packet in pieces {
+            let mut packet = packet;
+            let mangling = &self.plan.mangling;
+            mangling.apply(now, &mut packet, &mut self.rng);
             let before = packet.clone();
             out.push((packet, 0));
             self.haunt(now, before, &mut out);

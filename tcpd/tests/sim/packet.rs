@@ -14,6 +14,8 @@ pub(crate) struct Packet {
     pub(crate) gso_size: u16,
     /// TOS or traffic class; the low two bits are ECN's.
     pub(crate) tos: u8,
+    /// Bits have flipped on the way: the bytes have a checksum, and it is wrong.
+    pub(crate) damaged: bool,
 }
 
 impl Packet {
@@ -24,7 +26,8 @@ impl Packet {
 
     /// Bytes of the TCP header.
     pub(crate) fn header_len(&self) -> usize {
-        usize::from(self.bytes[12] >> 4) * 4
+        let len = usize::from(self.bytes[12] >> 4) * 4;
+        len.min(self.bytes.len())
     }
 
     pub(crate) fn payload(&self) -> &[u8] {

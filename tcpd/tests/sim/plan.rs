@@ -4,6 +4,7 @@
 //! that a plan can be simplified ([`FEATURES`]) and the rest stays as it was.
 
 use crate::link::{Impairment, Loss};
+use crate::mangle::Mangling;
 use crate::middlebox::{Meddling, SynStrips};
 use crate::script::{End, Habits, Script, Stream, random_algorithm};
 use abi::Nanos;
@@ -46,6 +47,8 @@ pub(crate) struct HostPlan {
     pub(crate) syn_backlog: u32,
     /// Data in SYNs is sent and taken (RFC 7413).
     pub(crate) fast_open: bool,
+    /// Bytes of all buffers from which on memory is short; 0: it never is.
+    pub(crate) pressure: u64,
 }
 
 /// How the applications of a run are drawn.
@@ -108,6 +111,7 @@ impl HostPlan {
             congestion: random_algorithm(&mut rng.clone()),
             syn_backlog: [1_024, 1_024, 1_024, 1, 0][rng.usize(..5)],
             fast_open: false,
+            pressure: [0, 0, 0, 20_000, 200_000][rng.clone().usize(..5)],
         }
     }
 }
@@ -197,6 +201,50 @@ impl Plan {
         if self.boxes.iter().any(Meddling::spoils_windows) {
             // Windows that the ends understand differently make crawling connections.
             self.apps.bytes = self.apps.bytes.min(20_000);
+        }
+        self
+    }
+
+    /// Middleboxes that mangle, too.
+    pub(crate) fn with_mangling(mut self) -> Self {
+        let mut rng = Rng::with_seed(self.seed ^ 0x3a_96e);
+        let both = Mangling::random(&mut rng);
+        let echoes = both
+            .iter()
+            .any(|m| m.garble_echo > 0.0 || m.shift_stamp > 0);
+        for (meddling, mangling) in self.boxes.iter_mut().zip(both) {
+            meddling.mangling = mangling;
+        }
+        if self.boxes.iter().any(|b| b.mangling.is_active()) {
+            // A timeout for each hole, where SACK says nothing or what is wrong.
+            self.apps.bytes = self.apps.bytes.min(60_000);
+        }
+        if echoes {
+            // A cookie's options come back in the echo.
+            hosts(&mut self, |host| host.syn_backlog = 1_024);
+        }
+        self
+    }
+
+    /// For peers that do not search for the path's MTU: their direction carries what they send.
+    pub(crate) fn with_full_mtu_back(mut self) -> Self {
+        self.paths[1].mtu.clear();
+        self.paths[1].icmp = true;
+        self
+    }
+
+    /// Paths with MTUs below IPv6's least, where there is no IPv6.
+    pub(crate) fn with_small_mtu(mut self) -> Self {
+        let mut rng = Rng::with_seed(self.seed ^ 0x576);
+        self.v6 = false;
+        for path in &mut self.paths {
+            let mut at = rng.u64(0..2 * SECOND);
+            path.icmp = rng.u8(..3) != 0;
+            path.mtu = vec![(0, [576, 1_000, 1_279, 1_500][rng.usize(..4)])];
+            for _ in 0..rng.u8(..3) {
+                path.mtu.push((at, rng.u16(576..1_280)));
+                at += rng.u64(0..5 * SECOND);
+            }
         }
         self
     }
@@ -305,9 +353,15 @@ impl Plan {
     /// A path may be dead for longer than an orphan tries.
     pub(crate) fn is_hard(&self) -> bool {
         let hard = |p: &Impairment| {
-            !p.outages.is_empty() || !p.icmp || p.loss != Loss::None || p.unreachable > 0.0
+            !p.outages.is_empty()
+                || !p.icmp
+                || p.loss != Loss::None
+                || p.corrupt > 0.0
+                || p.unreachable > 0.0
         };
-        self.paths.iter().any(hard) || matches!(self.far, Far::Model(..))
+        self.paths.iter().any(hard)
+            || self.boxes.iter().any(|b| b.mangling.is_active())
+            || matches!(self.far, Far::Model(..))
     }
 
     /// Nothing is lost, late or out of order, and nobody dies.
@@ -421,8 +475,37 @@ type Feature = (&'static str, fn(&mut Plan));
 pub(crate) const FEATURES: &[Feature] = &[
     ("kills of the near host", |p| p.hosts[0].kill = 0.0),
     ("kills of the far host", |p| p.hosts[1].kill = 0.0),
-    ("the middlebox there", |p| p.boxes[0] = Meddling::default()),
-    ("the middlebox back", |p| p.boxes[1] = Meddling::default()),
+    ("moved sequence numbers", |p| {
+        for b in &mut p.boxes {
+            (b.mangling.shift_seq, b.mangling.shift_ack) = (0, 0);
+        }
+    }),
+    ("mangled timestamps", |p| {
+        for b in &mut p.boxes {
+            let m = &mut b.mangling;
+            (m.garble_echo, m.age_stamp, m.shift_stamp) = (0.0, 0.0, 0);
+        }
+    }),
+    ("foreign options", |p| {
+        for b in &mut p.boxes {
+            (b.mangling.unknown, b.mangling.malformed) = (0.0, 0.0);
+        }
+    }),
+    ("the middlebox there, mangling aside", |p| {
+        let mangling = std::mem::take(&mut p.boxes[0].mangling);
+        p.boxes[0] = Meddling {
+            mangling,
+            ..Meddling::default()
+        };
+    }),
+    ("the middlebox back, mangling aside", |p| {
+        let mangling = std::mem::take(&mut p.boxes[1].mangling);
+        p.boxes[1] = Meddling {
+            mangling,
+            ..Meddling::default()
+        };
+    }),
+    ("memory pressure", |p| hosts(p, |host| host.pressure = 0)),
     ("loss there", |p| p.paths[0].loss = Loss::None),
     ("loss back", |p| p.paths[1].loss = Loss::None),
     ("duplication", |p| both(p, |path| path.duplicate = 0.0)),

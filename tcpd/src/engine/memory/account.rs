@@ -10,7 +10,15 @@ use crate::engine::{Engine, SocketRef};
 use std::collections::{HashMap, VecDeque};
 
 /// Pages.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
+
+/// Bytes of pages that a ring of `span` has touched between two positions.
+pub(super) fn pages(span: u64, from: u64, to: u64) -> u64 {
+    to.saturating_sub(from)
+        .min(span)
+        .next_multiple_of(PAGE)
+        .min(span)
+}
 
 /// The sums, to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,7 +31,7 @@ pub struct MemoryUse {
     pub pressures: u64,
     /// Growth that was refused.
     pub refused: u64,
-    /// Sockets whose pages were given back.
+    /// Times that a socket's pages were given back, all of them or those that held nothing.
     pub trimmed: u64,
 }
 
@@ -73,19 +81,22 @@ impl Account {
 
 impl Conn {
     fn charge(&self) -> u64 {
+        let (tx, rx) = self.charges();
+        tx + rx
+    }
+
+    /// Of the send and of the receive buffer.
+    pub(super) fn charges(&self) -> (u64, u64) {
         let tcb = &self.tcb;
         if tcb.owner == SocketRef::NONE {
-            return 0;
+            return (0, 0);
         }
-        let pages = |span: u64, from: u64, to: u64| {
-            to.saturating_sub(from)
-                .min(span)
-                .next_multiple_of(PAGE)
-                .min(span)
-        };
         let (tx, rx) = self.rt.memory.trimmed;
         let rings = &tcb.memory.rings;
-        pages(rings.tx.span(), tx, tcb.written) + pages(rings.rx.span(), rx, tcb.placed_upto())
+        (
+            pages(rings.tx.span(), tx, tcb.written),
+            pages(rings.rx.span(), rx, tcb.placed_upto()),
+        )
     }
 
     /// Its pages are given back.

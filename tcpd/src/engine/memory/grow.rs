@@ -1,6 +1,6 @@
 //! Growing: the rings follow the buffers' sizes, as far as the account allows.
 
-use super::{Account, MemoryConfig, lock};
+use super::{Account, MemoryConfig, lock, spare};
 use crate::engine::actions::Notice;
 use crate::engine::conn::Conn;
 use crate::engine::seq::stream_position;
@@ -54,6 +54,9 @@ impl Conn {
         let grown = self.switch(&mut ring, lo, hi, size, account, config);
         let tcb = &mut self.tcb;
         tcb.memory.rings.rx = ring;
+        if account.pressure() {
+            return grown;
+        }
         let buffer = u32::try_from(ring.size()).unwrap_or(u32::MAX).min(want);
         if !tcb.memory.is_locked(lock::RCV) && buffer > tcb.opts.rcv_buf {
             tcb.opts.rcv_buf = buffer;
@@ -75,6 +78,9 @@ impl Conn {
         let grown = self.switch(&mut ring, lo, hi, size, account, config);
         let tcb = &mut self.tcb;
         tcb.memory.rings.tx = ring;
+        if account.pressure() {
+            return grown;
+        }
         let buffer = u32::try_from(ring.size()).unwrap_or(u32::MAX).min(want);
         if !tcb.memory.is_locked(lock::SND) && buffer > tcb.opts.snd_buf {
             tcb.opts.snd_buf = buffer;
@@ -113,14 +119,19 @@ impl Conn {
     }
 
     /// Under pressure the peer is offered little more than it needs to go on (as Linux: four
-    /// segments); afterwards what the buffer has. Sockets that are not in use find out when they
-    /// are.
+    /// segments), and the application may write no more than the base of its ring; afterwards what
+    /// the buffers have, of which the peer's part opens anew. Sockets that are not in use find out
+    /// when they are.
     fn clamp(&mut self, account: &Account, config: &MemoryConfig) -> bool {
         let clamp = if account.pressure() {
             (4 * self.tcb.rcv_mss).max(config.rmem[0])
         } else {
             0
         };
+        if clamp != 0 {
+            // As Linux's `rcv_ssthresh`: when memory is there again, no window jumps.
+            self.rt.memory.offer.limit(clamp);
+        }
         let before = core::mem::replace(&mut self.tcb.memory.rcv_clamp, clamp);
         if clamp == 0 && before != 0 && self.window_update_due() {
             self.rt.ack_now = true;
@@ -144,6 +155,11 @@ impl Engine {
             self.actions.notices.push(Notice::Resized(id));
         }
         conn.settle_charge(&mut self.account, &memory.limits);
+        conn.ask_for_spare(
+            spare::most(memory.base),
+            &self.account,
+            &mut self.actions.notices,
+        );
         conn.list(&mut self.account, now);
     }
 

@@ -4,9 +4,10 @@
 //! looked at when it has been there for the idle time: if it was in use since, or holds data, it
 //! goes to the end; else its pages can go, and it is in no list until it has pages again. So a
 //! busy socket costs one look in each idle time, and an idle one nothing. Under pressure looks
-//! come sixteen times as often.
+//! come sixteen times as often, and what is not idle gives up the pages that hold nothing
+//! ([`spare`]).
 
-use super::Account;
+use super::{Account, spare};
 use crate::engine::actions::Notice;
 use crate::engine::conn::Conn;
 use crate::engine::error::Errno;
@@ -122,6 +123,7 @@ impl Engine {
                 });
                 return Found::Gone;
             }
+            conn.ask_for_spare(spare::LEAST, &self.account, &mut self.actions.notices);
             return Found::InUse;
         }
         conn.note_trimmed();

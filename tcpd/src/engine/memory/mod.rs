@@ -6,6 +6,7 @@
 //!   send:    congestion window -> snd_buf  -> send ring     /->  charge -> session -> total
 //!                                     ^                                        |
 //!                                     +------- no growth, small windows <- pressure
+//!                                              pages that hold nothing go
 //! ```
 //!
 //! - [`receive`] measures what the application takes in a round trip, and wants twice as much of
@@ -13,7 +14,8 @@
 //! - [`offer`] lets the peer have of it what arrives has opened.
 //! - [`grow`] changes the rings' sizes ([`abi::session::Ring`]), as far as [`account`] allows.
 //! - [`account`] knows how many pages each socket can have touched, and the sums.
-//! - [`idle`] finds sockets whose pages can be given back.
+//! - [`idle`] finds sockets whose pages can be given back, [`spare`] under pressure the pages of
+//!   busy ones that hold nothing.
 //!
 //! What positions and the window depend on is in the record ([`MemoryRecord`]). Measurements and
 //! sums are volatile: after a restart the first are taken anew, the second are computed from the
@@ -30,6 +32,7 @@ mod offer;
 mod receive;
 mod record;
 mod send;
+mod spare;
 
 pub use account::MemoryUse;
 pub use config::{Limits, MemoryConfig};
@@ -54,8 +57,10 @@ pub(crate) struct MemoryState {
     charged: u64,
     /// The session that it is charged to.
     region: u32,
-    /// Stream positions (written, received) at which its pages were last given back.
+    /// Stream positions (send, receive) before which all pages were given back.
     trimmed: (u64, u64),
+    /// The shell was asked to give spare pages back and has not answered.
+    asked: bool,
     /// In the list of sockets that have pages.
     listed: bool,
     /// Waits for a window.

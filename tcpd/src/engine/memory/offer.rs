@@ -36,6 +36,13 @@ impl Default for Offer {
     }
 }
 
+impl Offer {
+    /// No more than this is open.
+    pub(super) fn limit(&mut self, bytes: u32) {
+        self.open = self.open.min(bytes);
+    }
+}
+
 impl Conn {
     /// Highest edge that is offered to the peer: of what the buffer has, what is open.
     pub(crate) fn rcv_edge(&self) -> Offset {

@@ -24,7 +24,8 @@ pub mod lock {
 pub struct MemoryRecord {
     /// Rings and window of the session memory.
     pub rings: Rings,
-    /// Most that is offered to the peer while memory is short; 0: what the buffer has.
+    /// Most that is offered to the peer while memory is short, and not more than [`RING_BASE`] is
+    /// to be written then; 0: what the buffers have.
     pub rcv_clamp: u32,
     /// See [`lock`].
     pub locks: u32,
@@ -74,7 +75,17 @@ impl Tcb {
     #[must_use]
     pub fn send_room(&self) -> u64 {
         let ring = self.write_limit() - self.acked_upto();
-        ring.min(self.opts.snd_buf.into())
+        ring.min(self.send_buffer().into())
+    }
+
+    /// Size of the send buffer: while memory is short, not more than the part that every socket
+    /// has. What was written before still counts, and no write that the ring allows is a fault.
+    #[must_use]
+    pub fn send_buffer(&self) -> u32 {
+        match self.memory.rcv_clamp {
+            0 => self.opts.snd_buf,
+            _ => self.opts.snd_buf.min(RING_BASE),
+        }
     }
 
     /// Highest edge that may be offered to the peer. It can fall when memory is short; what was
@@ -97,7 +108,8 @@ impl Tcb {
     }
 
     /// Receive position behind everything that may have been placed.
-    pub(super) fn placed_upto(&self) -> u64 {
+    #[must_use]
+    pub fn placed_upto(&self) -> u64 {
         if self.reassembly.is_empty() {
             self.received_upto()
         } else {

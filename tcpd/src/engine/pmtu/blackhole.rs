@@ -38,14 +38,18 @@ impl Conn {
     }
 }
 
-/// The next smaller size to try, if what times out is larger than that.
+/// The next smaller size to try: the first that what times out is larger than.
 fn smaller(tcb: &Tcb) -> Option<u16> {
     let family = tcb.local.family;
     let present = tcb.path_mtu();
-    let next = [base(family), floor(family)]
-        .into_iter()
-        .find(|&mtu| mtu < present)?;
     let (start, end) = tcb.first_hole()?;
-    let payload = u32::from(next).saturating_sub(u32::from(present) - tcb.mss());
-    (clamp(end - start) > payload).then_some(next)
+    if tcb.snd_limit() <= start {
+        // Beyond a window that shrank, nothing is acknowledged, whatever its size.
+        return None;
+    }
+    let headers = u32::from(present) - tcb.mss();
+    [base(family), floor(family)].into_iter().find(|&mtu| {
+        let payload = u32::from(mtu).saturating_sub(headers);
+        mtu < present && clamp(end - start) > payload
+    })
 }

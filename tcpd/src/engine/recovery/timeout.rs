@@ -46,7 +46,9 @@ impl Tcb {
     fn mark_timed_out(&mut self, log: &mut SendLog, now: Nanos) {
         let head = (self.snd_una + u64::from(self.mss())).min(self.snd_nxt);
         log.mark_lost(self.snd_una, head);
-        let mut end = head;
+        // What counted as lost before does so still, and a successor must hear of it: the search
+        // below passes it over.
+        let mut end = head.max(self.recovery.loss_point.min(self.snd_nxt));
         let rtt = match self.recovery.rack.rtt {
             0 => self.rtt.srtt,
             rtt => rtt,

@@ -192,6 +192,9 @@ impl Model {
     }
 
     fn receive_one(&mut self, now: Nanos, packet: &Packet) {
+        if packet.damaged {
+            return;
+        }
         let (repr, header) = packet.repr();
         if repr.dst_port != self.own.port {
             return;
@@ -433,6 +436,7 @@ impl Model {
             bytes: Vec::new(),
             gso_size: 0,
             tos: 0,
+            damaged: false,
         };
         frame.rebuilt(repr, payload)
     }

@@ -61,11 +61,13 @@ impl Device for Queues {
     }
 }
 
-/// An IP packet around a segment of ours, checksums and all.
+/// An IP packet around a segment of ours, checksums and all; damaged ones have theirs.
 fn to_ip(packet: &Packet) -> Vec<u8> {
     let (src, dst) = (packet.src.ip().unwrap(), packet.dst.ip().unwrap());
     let mut segment = packet.bytes.clone();
-    wire::tcp::fill_checksum(&mut segment, src, dst).unwrap();
+    if !packet.damaged {
+        wire::tcp::fill_checksum(&mut segment, src, dst).unwrap();
+    }
     let mut bytes = vec![0; packet.ip_header()];
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => wire::ipv4::Repr {
@@ -122,6 +124,7 @@ fn from_ip(bytes: &[u8]) -> Packet {
         bytes: segment.to_vec(),
         gso_size: 0,
         tos,
+        damaged: false,
     }
 }
 
