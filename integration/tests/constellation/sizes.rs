@@ -3,11 +3,13 @@
 use crate::path::{ACKED, info_of_kernel, info_of_stack};
 use crate::tcp::connect;
 use abi::control::Query;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use integration::Trials;
+use integration::transfer::{Writes, both_ways};
 use libsocket::Stack;
+use nix::sys::signal::Signal;
 use std::io::{ErrorKind, Write};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::Duration;
 use strata::admin::{Answer, Request};
 use strata::lab::{Lab, LabConfig};
@@ -15,6 +17,7 @@ use strata::lab::{Lab, LabConfig};
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("buffers_are_as_large_as_configured", sizes);
     trials.add("memory_and_connections_are_shown", shown);
+    trials.add("pages_are_given_back_under_a_transfer", pressure);
 }
 
 /// Bytes that can be written until there was no room for a while.
@@ -59,6 +62,47 @@ fn sizes() -> Result<()> {
             "{taken} bytes in the receive buffer"
         );
     }
+    Ok(())
+}
+
+/// Sockets that nobody reads use the memory up while another transfers: the pages that hold nothing
+/// of its buffers go, again and again, and every byte is right; also when tcpd dies of it.
+fn pressure() -> Result<()> {
+    let lab = Lab::start(&LabConfig {
+        extra: "[tcp]\nmemory = \"4MiB\"\n".to_owned(),
+        ..LabConfig::default()
+    })?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let mut stalled = Vec::new();
+    while lab.counter("tcpd", "memory_pressure")? == 0 {
+        ensure!(stalled.len() < 100, "100 full buffers are no pressure");
+        let (mut theirs, ours) = connect(&lab, &stack, true)?;
+        // What does not fit waits in the kernel.
+        theirs.write_all(&[7; 200 << 10])?;
+        sleep(Duration::from_millis(5));
+        stalled.push((theirs, ours));
+    }
+    let before = lab.counter("tcpd", "memory_idle_trims")?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, 8 << 20, Writes::BIG));
+    sleep(Duration::from_millis(50));
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
+    let given_back = lab
+        .counter("tcpd", "memory_idle_trims")?
+        .saturating_sub(before);
+    let memory = lab.counter("tcpd", "memory_bytes")?;
+    println!(
+        "{} stalled sockets; pages given back {given_back} times; {memory} bytes",
+        stalled.len()
+    );
+    ensure!(given_back > 16, "given back {given_back} times");
+    ensure!(memory < 6 << 20, "{memory} bytes are charged");
+    ensure!(lab.counter("tcpd", "memory_pressure")? == 1);
     Ok(())
 }
 

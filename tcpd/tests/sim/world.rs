@@ -103,8 +103,9 @@ pub(crate) fn endpoint(v6: bool, host: u8, port: u16) -> Endpoint {
     }
 }
 
-/// On every other host buffers begin with two pages and grow while the connections go on.
-fn memory(plan: &HostPlan) -> MemoryConfig {
+/// On every other host buffers begin with two pages and grow while the connections go on. Where
+/// applications set sizes, a SYN may offer 64 KiB, and no base may be less.
+fn memory(plan: &HostPlan, sizes: bool) -> MemoryConfig {
     let mut usual = MemoryConfig::default();
     if plan.pressure > 0 {
         usual.limits = Limits {
@@ -119,13 +120,13 @@ fn memory(plan: &HostPlan) -> MemoryConfig {
     MemoryConfig {
         rmem: [2_048, 8_192, 8 << 20],
         wmem: [2_048, 8_192, 8 << 20],
-        base: 8_192,
+        base: if sizes { 1 << 16 } else { 8_192 },
         idle: 1_000_000_000,
         ..usual
     }
 }
 
-fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
+fn config(plan: &HostPlan, secret: u8, hard: bool, sizes: bool) -> Config {
     let mut usual = Config::default();
     usual.open.fast_open_client = plan.fast_open;
     usual.open.fast_open_server = plan.fast_open;
@@ -143,7 +144,7 @@ fn config(plan: &HostPlan, secret: u8, hard: bool) -> Config {
         mtu_probing: plan.mtu_probing,
         congestion: plan.congestion,
         max_syn_backlog: plan.syn_backlog,
-        memory: memory(plan),
+        memory: memory(plan, sizes),
         ..usual
     }
 }
@@ -159,7 +160,7 @@ fn start_of(plan: &Plan) -> Nanos {
         endpoint(plan.v6, 2, PORT),
     );
     let first_sequence = |now: Nanos| {
-        let config = config(&plan.hosts[0], 1, false);
+        let config = config(&plan.hosts[0], 1, false, plan.apps.options);
         let mut host = Host::new(
             "trial",
             config,
@@ -203,7 +204,7 @@ impl World {
             let own = plan.hosts[usize::from(!near)];
             Box::new(Host::new(
                 if near { "near" } else { "far" },
-                config(&own, u8::from(near), plan.is_hard()),
+                config(&own, u8::from(near), plan.is_hard(), plan.apps.options),
                 own,
                 plan.v6,
                 seed,

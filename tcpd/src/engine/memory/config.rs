@@ -42,7 +42,8 @@ pub struct MemoryConfig {
     /// Send buffer, likewise.
     pub wmem: [u32; 3],
     /// Bytes of each ring that every socket has for itself, a power of two: [`RING_BASE`] where
-    /// memory is a session's.
+    /// memory is a session's. At least what a SYN may offer (64 KiB), where receive buffers are that
+    /// large from the beginning or are set by applications.
     pub base: u32,
     /// All sockets together.
     pub limits: Limits,
