@@ -118,18 +118,23 @@ fn sends(lab: &Lab, far: &Namespace, link: &Link, port: u16, stack_sends: bool) 
     let way = link.traffic(path)[usize::from(!stack_sends)].faults;
     let told = sender.u32(DELIVERED_CE);
     let (again, window) = (sender.u32(TOTAL_RETRANS), sender.u32(CWND));
+    let twice = sender.u32(DSACK_DUPS);
     eprintln!(
         "stack sends: {stack_sends}: {} marked, {told} segments told of, window {window}, \
-         threshold {}, {again} sent again, {} of them came twice, {} times out of order",
+         threshold {}, {again} sent again, {twice} of them came twice, {} times out of order",
         way.marked,
         sender.u32(SSTHRESH),
-        sender.u32(DSACK_DUPS),
         sender.u32(REORD_SEEN),
     );
     ensure!(way.marked >= 5, "{} frames were marked", way.marked);
     ensure!((way.lost, way.overflow) == (0, 0), "{way:?}");
     ensure!(told > 0, "the sender was told of no mark");
-    ensure!(again == 0, "{again} segments were sent again");
+    // On a busy machine frames overtake each other between two processors' queues, and what is sent
+    // again for that comes twice. Nothing may be missing.
+    ensure!(
+        again == twice,
+        "{again} segments were sent again, {twice} came twice"
+    );
     // RFC 3168 6.1.2: as for a loss. Without marks nothing would have ended slow start.
     ensure!(
         sender.u32(SSTHRESH) < 1_000 && window < 200,

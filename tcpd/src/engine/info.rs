@@ -150,7 +150,7 @@ impl TcpInfo {
             options: u8::from(n.has(options::flag::TIMESTAMPS))
                 | u8::from(n.has(options::flag::SACK)) << 1
                 | u8::from(n.has(options::flag::SCALING)) << 2
-                | u8::from(tcb.ecn.is_agreed()) << 3
+                | u8::from(tcb.ecn.marks()) << 3
                 | u8::from(tcb.ecn.received_ce > 0) << 4
                 | u8::from(tcb.opening.has(super::opening::flag::SYN_DATA)) << 5,
             wscale: n.snd_scale | n.rcv_scale << 4,
