@@ -33,14 +33,14 @@ pub(super) fn end(lab: &Lab, pid: u32, signal: Signal) -> Result<()> {
     lab.kill_supervisor()
 }
 
-/// Stops it for some time, in which traffic goes on, connections are opened and closed; then it
-/// wakes, or is killed and succeeded.
+/// Stops it for some time, in which what is connected goes on (a new socket is told of when its
+/// descriptor is stored, which the supervisor's channel takes for a while); then it wakes, or is
+/// killed and succeeded.
 pub(super) fn hang(lab: &Lab, pid: u32, mix: &Mix, random: &mut fastrand::Rng) -> Result<()> {
     send(pid, Signal::SIGSTOP)?;
-    let begin = Instant::now();
     let time = Duration::from_millis(random.u64(HANGS_MS));
-    let goes_on = mix.wait_progress(2, RECOVERY);
-    sleep(time.saturating_sub(begin.elapsed()));
+    sleep(time);
+    let goes_on = mix.wait_connected(2, RECOVERY);
     if random.bool() {
         send(pid, Signal::SIGCONT)?;
     } else {

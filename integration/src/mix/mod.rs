@@ -367,6 +367,18 @@ impl Mix {
     /// # Errors
     /// When one stands still for `patience`, or a part has failed.
     pub fn wait_progress(&self, steps: u64, patience: Duration) -> Result<()> {
+        self.wait_steps(steps, patience, true)
+    }
+
+    /// As [`Mix::wait_progress`], for what is connected: new connections may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_connected(&self, steps: u64, patience: Duration) -> Result<()> {
+        self.wait_steps(steps, patience, false)
+    }
+
+    fn wait_steps(&self, steps: u64, patience: Duration, churn: bool) -> Result<()> {
         let from = self.progress();
         let parts: Vec<_> = self
             .parts
@@ -384,7 +396,7 @@ impl Mix {
             // What has never done anything is not part of this mix.
             let all = grown(now.bulk, from.bulk, from.bulk > 0)
                 && grown(now.requests, from.requests, from.requests > 0)
-                && grown(now.churn, from.churn, from.churn > 0)
+                && grown(now.churn, from.churn, churn && from.churn > 0)
                 && grown(now.datagrams, from.datagrams, from.datagrams > 0)
                 && grown(now.pings, from.pings, from.pings > 0);
             if all && stands.is_none() {

@@ -25,6 +25,7 @@ use abi::control::{FromDaemon, ToDaemon};
 use anyhow::Context as _;
 use shm::crash::{self, Point};
 use shm::vitals::Phase;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 /// Packets a service takes from each input in one turn.
@@ -143,7 +144,9 @@ fn settle<S: Service>(service: &mut S, plumbing: &mut Plumbing, now: Nanos) {
         }
     }
     crash::reach(Point::Flushed);
-    if let Err(error) = plumbing.store.flush() {
+    if let Err(error) = plumbing.store.flush()
+        && error.kind() != ErrorKind::WouldBlock
+    {
         tracing::warn!(%error, "storing descriptors with the supervisor");
     }
 }

@@ -19,9 +19,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 /// Milliseconds to wait for room at a time, and how often. The supervisor never blocks, so a
-/// full socket empties at once unless the supervisor hangs.
-const WAIT_MS: u8 = 50;
-const WAITS: u32 = 6;
+/// full socket empties at once unless the supervisor hangs: then nobody waits for it any more,
+/// since traffic would wait as well.
+const WAIT_MS: u8 = 10;
+const WAITS: u32 = 2;
 
 #[derive(Debug)]
 enum Entry {
@@ -39,6 +40,8 @@ pub struct StoreClient {
     /// The first failure to duplicate a descriptor, told by the next flush.
     failed: Option<io::Error>,
     orphaned: bool,
+    /// The supervisor has not taken the last message.
+    stalled: bool,
 }
 
 impl StoreClient {
@@ -48,6 +51,7 @@ impl StoreClient {
             pending: VecDeque::new(),
             failed: None,
             orphaned: false,
+            stalled: false,
         }
     }
 
@@ -81,7 +85,8 @@ impl StoreClient {
     ///
     /// # Errors
     /// When a descriptor could not be duplicated (it is not stored: give it up), or the
-    /// supervisor does not take messages (they stay queued; try again later).
+    /// supervisor does not take messages (they stay queued; try again later): `TimedOut` the first
+    /// time, and `WouldBlock`, without waiting, as long as that lasts.
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some((message, count)) = self.next_message() {
             let fds: Vec<BorrowedFd<'_>> = self
@@ -93,9 +98,18 @@ impl StoreClient {
                     Entry::Forget(_) | Entry::Unshare(_) => None,
                 })
                 .collect();
-            if !self.orphaned && !self.send(&message, &fds)? {
-                tracing::warn!("the supervisor is gone; descriptors are no longer stored");
-                self.orphaned = true;
+            if !self.orphaned {
+                let sent = self.send(&message, &fds);
+                self.stalled = sent.as_ref().is_err_and(|e| {
+                    matches!(
+                        e.kind(),
+                        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+                    )
+                });
+                if !sent? {
+                    tracing::warn!("the supervisor is gone; descriptors are no longer stored");
+                    self.orphaned = true;
+                }
             }
             crash::reach(Point::StoreSent);
             self.pending.drain(..count);
@@ -141,6 +155,11 @@ impl StoreClient {
         for _ in 0..WAITS {
             match self.channel.send(message, fds) {
                 Ok(()) => return Ok(true),
+                Err(ChannelError::Io(e))
+                    if e.kind() == io::ErrorKind::WouldBlock && self.stalled =>
+                {
+                    return Err(e);
+                }
                 Err(ChannelError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
                     let mut wait = [PollFd::new(self.channel.as_fd(), PollFlags::POLLOUT)];
                     let before = std::time::Instant::now();
@@ -237,11 +256,57 @@ mod tests {
         for id in 0..20_000 {
             client.forget(key(id));
             if id % 3 == 0 {
-                client.flush().unwrap();
+                // What is not taken stays queued.
+                let _ = client.flush();
             }
         }
-        client.flush().unwrap();
+        while client.flush().is_err() {
+            std::thread::yield_now();
+        }
         assert_eq!(reader.join().unwrap(), 20_000);
+    }
+
+    #[test]
+    fn a_supervisor_that_hangs_is_waited_for_once() {
+        let (mut client, supervisor) = client();
+        let mut id = 0;
+        let mut store_until = |fails: bool| {
+            for _ in 0..100_000 {
+                id += 1;
+                client.forget(key(id));
+                if let Err(error) = client.flush() {
+                    assert!(fails, "{error}");
+                    return (id, error.kind());
+                }
+                if !fails {
+                    break;
+                }
+            }
+            (id, io::ErrorKind::Other)
+        };
+        assert_eq!(store_until(true).1, io::ErrorKind::TimedOut);
+        let begin = std::time::Instant::now();
+        for _ in 0..100 {
+            assert_eq!(store_until(true).1, io::ErrorKind::WouldBlock);
+        }
+        let took = begin.elapsed();
+        assert!(
+            took < std::time::Duration::from_millis(u64::from(WAIT_MS) * 20),
+            "{took:?}"
+        );
+        // It goes on: all is there, in order.
+        let mut seen = Vec::new();
+        let mut take = || {
+            while let Received::Message(m, _) = supervisor.recv::<FromWorker>().unwrap() {
+                if let FromWorker::Forget(keys) = m {
+                    seen.extend(keys.into_iter().map(|key| key.id));
+                }
+            }
+            seen.clone()
+        };
+        take();
+        let (last, _) = store_until(false);
+        assert_eq!(take(), (1..=last).collect::<Vec<_>>());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use abi::plumbing::StoreKey;
 use abi::{RegionId, ServiceId};
 use nix::sys::epoll::EpollFlags;
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -272,7 +273,12 @@ impl Sessions {
             self.forget_now(store);
         }
         if let Err(e) = store.flush() {
-            tracing::warn!("storing descriptors with the supervisor failed: {e}");
+            if e.kind() != ErrorKind::WouldBlock {
+                tracing::warn!("storing descriptors with the supervisor failed: {e}");
+            }
+            // Nobody is told of a socket that would be lost with us. The supervisor hangs; when it
+            // wakes, or another has taken its place, its heartbeat brings the next turn.
+            return;
         }
         if !self.outgoing.is_empty() {
             self.send_replies(store);
