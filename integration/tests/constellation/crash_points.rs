@@ -65,7 +65,16 @@ fn expected(layer: &str) -> BTreeSet<Point> {
         StoreSent,
         RecordCleared,
     ];
-    let streams = [HandOverSent, EndShown, ShadowDrained, ExtraClaimed];
+    let streams = [
+        HandOverSent,
+        EndShown,
+        ShadowDrained,
+        ExtraClaimed,
+        RingsHalfShown,
+        RoomShown,
+        ConnectedShown,
+        ResetShown,
+    ];
     let mut all: BTreeSet<Point> = packets.into();
     match layer {
         "netdevd" => all.extend([DeviceWritten, DeviceRead]),
@@ -82,10 +91,18 @@ fn listed() -> Result<()> {
     let text = std::fs::read_to_string(path)?;
     let missing: Vec<_> = Point::ALL
         .iter()
-        .filter(|point| !text.contains(&format!("`{}`", point.name())))
+        .filter(|point| !text.contains(&format!("\n| `{}` |", point.name())))
         .map(|point| point.name())
         .collect();
     ensure!(missing.is_empty(), "not in ARCHITECTURE.md: {missing:?}");
+    let (_, table) = text.split_once("\n| Point |").context("no table")?;
+    let (table, _) = table.split_once("\n\n").context("a table without an end")?;
+    let rows = table.lines().filter(|line| line.starts_with("| `")).count();
+    ensure!(
+        rows == Point::ALL.len(),
+        "{rows} rows, {} points",
+        Point::ALL.len()
+    );
     let mut reached = BTreeSet::new();
     for layer in ["netdevd", "ipd", "tcpd", "udpd"] {
         reached.extend(expected(layer));
@@ -171,7 +188,15 @@ fn die_everywhere(
 fn stimulate(lab: &Lab, layer: &str, hosts: &mut u8) -> Result<()> {
     let stack = libsocket::Stack::open(lab.path());
     match layer {
-        "tcpd" => drop(stack.listen((lab.stack, 0)).context("a listener")?),
+        "tcpd" => {
+            drop(stack.listen((lab.stack, 0)).context("a listener")?);
+            // Refused: nobody listens there.
+            let refused = stack.connect((lab.host, 9)).map(drop).map_err(|e| e.kind());
+            ensure!(
+                refused == Err(std::io::ErrorKind::ConnectionRefused),
+                "{refused:?} of a port where nobody listens"
+            );
+        }
         "udpd" => drop(stack.udp((lab.stack, 0)).context("a socket")?),
         "ipd" if *hosts < 200 => {
             let [a, b, c, _] = lab.host.octets();

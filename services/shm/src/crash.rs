@@ -89,6 +89,14 @@ points! {
     HandOverSent = "hand-over-sent";
     /// A position or a state was shown to the application, no token written.
     PositionShown = "position-shown";
+    /// Some words of a socket's rings are shown, others are those of before.
+    RingsHalfShown = "rings-half-shown";
+    /// How much was acknowledged is shown, no token written.
+    RoomShown = "room-shown";
+    /// That a socket is connected is shown, no token written.
+    ConnectedShown = "connected-shown";
+    /// A reset's error and state are shown, the descriptor has not hung up.
+    ResetShown = "reset-shown";
     /// A readiness token was written.
     TokenWritten = "token-written";
     /// A stuffed shadow was drained.

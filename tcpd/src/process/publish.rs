@@ -6,6 +6,7 @@ use super::{Tcpd, counters};
 use crate::engine::{ConnId, Notice, State};
 use abi::session::{SocketState, event};
 use runtime::Context;
+use shm::crash::{self, Point};
 
 impl Tcpd {
     /// Acts on the news of a batch.
@@ -47,6 +48,7 @@ impl Tcpd {
                     if tcb.opts.notsent_lowat != 0 {
                         words.set_tx_limit(tcb.shown_send_limit());
                     }
+                    crash::reach(Point::RoomShown);
                 }
                 if socket::has_room(tcb) {
                     self.sessions.writable(socket.place);
@@ -58,6 +60,7 @@ impl Tcpd {
                 };
                 if let Some(words) = self.sessions.words(socket.place) {
                     words.set_state(SocketState::Connected);
+                    crash::reach(Point::ConnectedShown);
                 }
                 self.sessions.writable(socket.place);
             }
@@ -150,6 +153,7 @@ impl Tcpd {
             words.post_error(tcb.error);
             words.add_events(event::RESET);
             words.set_state(SocketState::Closed);
+            crash::reach(Point::ResetShown);
         }
         self.sessions.writable(place);
         self.sessions.reset(place, &mut cx.plumbing.store);

@@ -4,6 +4,7 @@
 //! Both buffers use this type. What the other buffer may write is loaded once; the caller validates
 //! positions against what it knows (its committed record, or its own position).
 
+use crate::crash::{self, Point};
 use crate::dirty::Dirty;
 use crate::error::ShmError;
 use crate::mapped::mapping::{self, Mapping};
@@ -264,6 +265,7 @@ impl SessionMemory {
             // Release: what the window held before is gone.
             w.store(rings.window, Ordering::Release);
         }
+        crash::reach(Point::RingsHalfShown);
         for (word, ring) in [(control::TX_RING, &rings.tx), (control::RX_RING, &rings.rx)] {
             for (at, value) in [word, word + 8].into_iter().zip(ring.words()) {
                 if let Some(w) = self.u64(slot, at) {
