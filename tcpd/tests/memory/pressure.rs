@@ -2,8 +2,8 @@
 //! used up.
 
 use crate::pair::{BOTH, NOTHING, Pair, READ, SECOND, Use, WRITE};
-use tcpd::engine::State;
 use tcpd::engine::memory::{Limits, MemoryConfig, RING_BASE};
+use tcpd::engine::{AppWords, State};
 
 const MIB: u64 = 1 << 20;
 /// Sockets whose data nobody reads.
@@ -83,11 +83,20 @@ fn a_busy_receiver_gives_back_what_holds_nothing() {
 fn a_stalled_receiver_keeps_its_data_alone() {
     let mut p = Pair::new(&MemoryConfig::default(), &room_for_one());
     p.run(3 * SECOND, |_| WRITE, |_| READ);
-    // What comes in the last moment is not read.
-    p.run(SECOND / 10, |_| WRITE, |_| NOTHING);
-    p.run(2 * SECOND, |_| NOTHING, |_| NOTHING);
+    p.run(SECOND, |_| NOTHING, |_| READ);
+    // What comes last is not read.
+    let tcb = p.client.tcb(0);
+    let words = AppWords {
+        written: tcb.written + 100_000,
+        consumed: tcb.consumed,
+        accepted: true,
+        ..AppWords::default()
+    };
+    let id = p.client.conns[0];
+    p.client.engine.on_app(p.now, id, &words).unwrap();
+    p.run(SECOND, |_| NOTHING, |_| NOTHING);
     let unread = p.server.tcb(0).unread();
-    assert!(unread > 0);
+    assert_eq!(unread, 100_000);
     assert_eq!(p.server.charge(0), 8 * MIB);
     for _ in 0..STALLED {
         p.connect();
@@ -131,11 +140,11 @@ fn what_was_written_by_an_earlier_limit_is_taken() {
     p.run(SECOND, |_| BOTH, |_| READ);
     assert!(p.client.engine.memory_use().pressure);
     let tcb = p.client.tcb(0);
-    let words = tcpd::engine::AppWords {
+    let words = AppWords {
         written: tcb.write_limit(),
         consumed: tcb.consumed,
         accepted: true,
-        ..Default::default()
+        ..AppWords::default()
     };
     assert_eq!(
         p.client.engine.on_app(p.now, p.client.conns[0], &words),

@@ -47,11 +47,3 @@ fn an_orphan_does_not_wait_for_a_window_for_ever() {
 fn a_black_hole_for_segments_that_are_not_full_is_found() {
     run("regression", &Plan::random(6_414).with_small_mtu());
 }
-
-/// After a second timeout the record forgot that more than the first segment was lost: a successor
-/// took the rest for in flight, far beyond its window, and sent one segment for each timeout.
-#[test]
-fn what_was_lost_at_the_timeout_before_is_lost_for_a_successor() {
-    let plan = Plan::random(8_535).with_icmp().with_kills([0.02, 0.02]);
-    run("regression", &plan);
-}

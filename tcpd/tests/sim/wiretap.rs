@@ -66,6 +66,10 @@ impl Wiretap {
         let flow = self.flows.entry(key).or_default();
         let judged = self.judged[side];
         if repr.flags.contains(Flags::SYN) {
+            if flow.open && flow.iss != repr.seq.0 && !judged {
+                // A peer of one connection, with bad manners.
+                return;
+            }
             if !flow.open || flow.iss != repr.seq.0 {
                 *flow = Flow {
                     iss: repr.seq.0,

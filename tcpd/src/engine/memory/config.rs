@@ -10,9 +10,11 @@ use abi::Nanos;
 pub struct Limits {
     /// Below it, pressure ends.
     pub low: u64,
-    /// Above it there is pressure: no buffer grows, and windows are small.
+    /// Above it there is pressure: no buffer grows, windows are small, and pages that hold nothing
+    /// go.
     pub pressure: u64,
-    /// Above it nothing is taken that need not be: no new connections, nothing out of order.
+    /// Above it nothing is taken that need not be: no new connections, nothing out of
+    /// order, and no orphan that makes no progress.
     pub high: u64,
 }
 
