@@ -175,6 +175,10 @@ impl World<'_> {
         // One that was ready wrongly, or stood still for long, may end well.
         let cost = ended.count().max(u64::try_from(lost.len())?);
         report.cost(fault, self.peer, cost);
+        if cost > 0 {
+            let words: Vec<_> = ended.lost.values().collect();
+            eprintln!("{fault} has cost {lost:?}: {words:?}");
+        }
         // What a word has broken of the ending of a connection shows here.
         if wrong.is_some() || ended.count() > u64::try_from(done)? {
             let mut text: Vec<_> = wrong.iter().map(|e| format!("{e:#}")).collect();

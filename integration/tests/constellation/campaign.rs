@@ -13,6 +13,10 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("everything_dies_with_another_constellation_as_peer", || {
         campaign("SIGKILL", Some(Peer::Constellation))
     });
+    trials.add(
+        "what_is_connected_goes_on_while_the_supervisor_hangs",
+        || campaign("hang (SIGSTOP) of supervisor", Some(Peer::Kernel)),
+    );
     trials.add("a_random_word_costs_one_connection_at_most", || {
         campaign("random word", Some(Peer::Kernel))
     });
