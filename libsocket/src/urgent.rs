@@ -167,6 +167,9 @@ impl Socket {
             return Err(shared.session.fault());
         }
         if !peek {
+            // The one before, if reading has come to it: the transport may have heard of the next
+            // before it heard how far reading is, and OOB_TAKEN is about to forget it.
+            shared.pass_spent_byte(head.wrapping_add(1));
             if let Some(word) = shared.long(control::OOB_TAKEN) {
                 word.store(mark, Ordering::Release);
             }

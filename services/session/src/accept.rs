@@ -95,7 +95,9 @@ impl Sessions {
             // Scribbled: no honest application can have it.
             words.set_accepted(accept::unaccepted(next));
         }
+        crash::reach(Point::HalfRevoked);
         words.set_incarnation(next);
+        crash::reach(Point::HalfRevoked);
         self.drop_shadow(socket, store);
         self.waiting.retain(|w| w.socket != socket);
         if let Some(s) = self

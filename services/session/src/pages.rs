@@ -12,6 +12,7 @@ use abi::session::{Ring, Rings};
 use core::ops::Range;
 use nix::fcntl::{FallocateFlags, fallocate};
 use shm::Buffer;
+use shm::crash::{self, Point};
 use std::os::fd::AsFd;
 
 /// Buffers that were used further than this give their pages back when the socket is freed.
@@ -74,6 +75,7 @@ impl Sessions {
             freed += session.punch_rx(socket.slot, rings);
         }
         if words.begin_trim() {
+            crash::reach(Point::WriterShutOut);
             if words.tx_tail() == empty.tx_tail {
                 freed += session.punch_tx(socket.slot, rings);
             }
@@ -97,6 +99,7 @@ impl Sessions {
         let rx = session.punch_around(socket.slot, Buffer::Rx, rings, &held.rx);
         let mut tx = false;
         if words.begin_trim() {
+            crash::reach(Point::WriterShutOut);
             let written = words.tx_tail();
             if (held.tx.end..=rings.tx.limit(held.tx.start)).contains(&written) {
                 let held = held.tx.start..written;
@@ -237,6 +240,7 @@ impl Session {
         own + more
     }
 
+    #[track_caller]
     fn punch(&self, at: usize, len: usize) -> u64 {
         let (Some(attached), Ok(from), Ok(bytes)) =
             (&self.attached, i64::try_from(at), i64::try_from(len))
@@ -245,6 +249,7 @@ impl Session {
         };
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         if len > 0 && fallocate(attached.fd.as_fd(), flags, from, bytes).is_ok() {
+            crash::reach(Point::PagesGiven);
             len as u64
         } else {
             0

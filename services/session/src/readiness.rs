@@ -77,7 +77,9 @@ impl Sessions {
         if (!words.mark_pri() || anew)
             && let Some(shadow) = self.shadow(socket)
         {
+            crash::reach(Point::UrgentMarked);
             let _ = shadow.urgent();
+            crash::reach(Point::UrgentSent);
         }
     }
 

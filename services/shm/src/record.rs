@@ -75,10 +75,12 @@ pub fn commit(word: &AtomicU64, copies: &mut impl Copies, bytes: &[u8]) {
         checksum(version(after), bytes),
         bytes,
     );
-    crash::reach(Point::RecordWritten);
+    // Tables differ in the length of their records.
+    let table = u32::try_from(bytes.len()).unwrap_or(0);
+    crash::reach_for(Point::RecordWritten, table);
     // Release: the copy is written before the word names it.
     word.store(after, Ordering::Release);
-    crash::reach(Point::RecordFlipped);
+    crash::reach_for(Point::RecordFlipped, table);
     // The next commit overwrites what was current until here; its writes must not be compiled
     // to before the store. (A killed process has executed a prefix of its instructions, so that
     // is all there is to order.)
@@ -88,7 +90,6 @@ pub fn commit(word: &AtomicU64, copies: &mut impl Copies, bytes: &[u8]) {
 /// Takes the record out of use.
 pub fn clear(word: &AtomicU64) {
     word.store(cleared(word.load(Ordering::Relaxed)), Ordering::Release);
-    crash::reach(Point::RecordCleared);
     // As in `commit`.
     compiler_fence(Ordering::SeqCst);
 }

@@ -125,6 +125,7 @@ impl Tcpd {
         words.set_rx_urgent(mark, tcb.urgent_lost());
         if tcb.urgent_is_here() {
             words.set_rx_oob(mark);
+            crash::reach(Point::UrgentShown);
             if tcb.consumed < mark && words.oob_taken() != mark {
                 self.sessions.urgent(socket.place, anew);
             }

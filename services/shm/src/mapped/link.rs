@@ -13,6 +13,7 @@
 //! something write over them, the reader goes by what it read last, and the writer says it again
 //! ([`Link::say_again`]).
 
+use crate::crash::{self, Point};
 use crate::error::ShmError;
 use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
@@ -176,6 +177,7 @@ impl Link {
                 w.store(value, Ordering::Relaxed);
             }
         }
+        crash::reach(Point::LinkHalfSaid);
         if let Some(w) = self.map.u64_at(REGISTERED_CHECK) {
             // Release: pairs with the Acquire in `registered`.
             w.store(check(words), Ordering::Release);
@@ -219,6 +221,7 @@ impl Link {
         if let (Some(w), Some(f), Some(c)) = words {
             w.store(word, Ordering::Relaxed);
             f.store(flags, Ordering::Relaxed);
+            crash::reach(Point::LinkHalfSaid);
             // Release: pairs with the Acquire in `device`.
             c.store(device_check(word, flags), Ordering::Release);
         }

@@ -6,6 +6,7 @@
 //!   ...   copies: 2 x stride [count], stride = header + length, rounded to 64
 //! ```
 
+use crate::crash::{self, Point};
 use crate::error::ShmError;
 use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
@@ -188,6 +189,7 @@ impl RecordTable {
     pub fn clear(&self, index: u32) {
         if let Some((word, _)) = self.place(index) {
             record::clear(word);
+            crash::reach_for(Point::RecordCleared, self.layout.len);
         }
     }
 
