@@ -1,6 +1,6 @@
-//! What befalls the supervisor. It is no daemon and has no crash points, at which the daemons bring
-//! panic, busy loop and memory limit upon themselves. For it these would be nothing else than what
-//! is here, seen from outside: an end by its own doing (`SIGABRT`, as of an allocation that fails;
+//! What befalls the supervisor. A daemon brings panic, busy loop and memory limit upon itself at
+//! crash points that it passes all the time; those of the supervisor are passed only when something
+//! happens to others. For it these faults would be nothing else than what is here, seen from outside: an end by its own doing (`SIGABRT`, as of an allocation that fails;
 //! a panic of its main thread is one with another exit status), and no answer any more (`SIGSTOP`;
 //! a busy loop takes a core besides).
 

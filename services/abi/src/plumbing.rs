@@ -81,3 +81,16 @@ pub enum FromWorker {
     /// Take it back [0].
     UnshareRegion(RegionId),
 }
+
+impl FromWorker {
+    /// Which of them it is, from 1.
+    #[must_use]
+    pub const fn kind(&self) -> u32 {
+        match self {
+            Self::Store(_) => 1,
+            Self::Forget(_) => 2,
+            Self::ShareRegion(_) => 3,
+            Self::UnshareRegion(_) => 4,
+        }
+    }
+}

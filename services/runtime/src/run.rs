@@ -48,7 +48,6 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
     abort_on_panic();
     let name = config.role.name();
     let _span = tracing::info_span!("daemon", name, id = config.service.0).entered();
-    #[cfg(feature = "crash-points")]
     crash::install(config.service);
     let mut plumbing = Plumbing::receive(&config, channel)?;
     let signals = Signals::install().context("installing signal handlers")?;

@@ -111,7 +111,7 @@ impl StoreClient {
                     self.orphaned = true;
                 }
             }
-            crash::reach_for(Point::StoreSent, kind(&message));
+            crash::reach_for(Point::StoreSent, message.kind());
             self.pending.drain(..count);
         }
         self.failed.take().map_or(Ok(()), Err)
@@ -183,16 +183,6 @@ impl StoreClient {
             }
         }
         Err(io::ErrorKind::TimedOut.into())
-    }
-}
-
-/// For crash points: which of the messages it is.
-const fn kind(message: &FromWorker) -> u32 {
-    match message {
-        FromWorker::Store(_) => 1,
-        FromWorker::Forget(_) => 2,
-        FromWorker::ShareRegion(_) => 3,
-        FromWorker::UnshareRegion(_) => 4,
     }
 }
 

@@ -12,6 +12,8 @@
 //! Adding a step that others can see means adding its point here; ARCHITECTURE.md lists them all
 //! and a test compares the two.
 
+use abi::ServiceId;
+
 /// Environment variable with the path of the trigger's memory.
 pub const VARIABLE: &str = "STRATA_CRASH_POINTS";
 
@@ -122,10 +124,49 @@ points! {
     PagesGiven = "pages-given";
     /// What a link says of a neighbour is half written.
     LinkHalfSaid = "link-half-said";
+    /// Supervisor: a daemon's message was copied to the keeper, not taken off its channel.
+    MessageCopied = "message-copied";
+    /// Supervisor: a daemon's message was taken off, not carried out.
+    MessageTaken = "message-taken";
+    /// Supervisor: a daemon's message was carried out.
+    MessageDone = "message-done";
+    /// Supervisor: a daemon has a new process that the keeper does not know.
+    ProcessMade = "process-made";
+    /// Supervisor: the keeper knows a daemon's new process, which has no plumbing.
+    WorkerKept = "worker-kept";
+    /// Supervisor: a daemon's new process was sent its plumbing and what is stored.
+    PlumbingSent = "plumbing-sent";
+    /// Supervisor: what a dead daemon had sent was taken, the keeper knows its process still.
+    DeadDrained = "dead-drained";
+    /// Supervisor: the keeper was told to forget a dead process.
+    WorkerForgotten = "worker-forgotten";
+    /// Supervisor: the keeper has handed a part of everything over.
+    HalfFetched = "half-fetched";
+    /// Supervisor: the keeper has handed everything over, nothing was made of it.
+    Fetched = "fetched";
+    /// Supervisor: a daemon that runs was adopted, others may not be.
+    HalfAdopted = "half-adopted";
+    /// Keeper: a message of the supervisor was taken off, not carried out.
+    KeeperHeard = "keeper-heard";
+    /// Keeper: a message of the supervisor was carried out.
+    KeeperDone = "keeper-done";
     /// A frame was written to the device, its slot not freed.
     DeviceWritten = "device-written";
     /// A frame was read from the device, its handle in no ring.
     DeviceRead = "device-read";
+}
+
+/// By what number the supervisor, which is no service, is armed and counted.
+pub const SUPERVISOR: ServiceId = ServiceId(62);
+/// By what number the keeper is.
+pub const KEEPER: ServiceId = ServiceId(63);
+
+/// Attaches to the trigger that the environment names, as `me`; without one nothing happens.
+pub fn install(me: ServiceId) {
+    #[cfg(all(feature = "crash-points", not(feature = "loom")))]
+    armed::install(me);
+    #[cfg(not(all(feature = "crash-points", not(feature = "loom"))))]
+    let _ = me;
 }
 
 /// The process is at `point`.
@@ -163,7 +204,7 @@ mod sites;
 mod trigger;
 
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
-pub use armed::{Action, install};
+pub use armed::Action;
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]
 pub use sites::Site;
 #[cfg(all(feature = "crash-points", not(feature = "loom")))]

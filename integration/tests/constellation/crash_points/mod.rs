@@ -4,6 +4,7 @@
 
 mod pages;
 mod stimulus;
+mod supervisor;
 
 use abi::ServiceId;
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +36,11 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("udpd_dies_at_every_crash_point", || {
         everywhere("udpd", UDPD)
     });
+    trials.add(
+        "the_supervisor_dies_at_every_crash_point",
+        supervisor::everywhere,
+    );
+    trials.add("the_keeper_dies_at_every_crash_point", supervisor::keeper);
     trials.add("tcpd_dies_while_it_gives_pages_back", pages::short);
 }
 
@@ -132,6 +138,9 @@ fn listed() -> Result<()> {
         reached.extend(expected(layer));
     }
     reached.extend(pages::POINTS);
+    reached.extend(supervisor::RUNNING);
+    reached.extend(supervisor::ADOPTING);
+    reached.extend(supervisor::KEEPER_AT);
     let all: BTreeSet<_> = Point::ALL.iter().copied().collect();
     let nowhere: Vec<_> = all.difference(&reached).collect();
     ensure!(nowhere.is_empty(), "reached by no daemon: {nowhere:?}");
@@ -208,20 +217,23 @@ impl Deaths<'_> {
                 0..100 => 1,
                 _ => random.u32(1..20),
             };
+            let deaths = self.trigger.deaths();
             self.trigger.arm_at(self.service, &site, nth);
-            self.die(mix, site.point, &site.to_string(), &mut stimulus)?;
+            self.die(mix, site.point, &site.to_string(), &mut stimulus, deaths)?;
             died.insert(site);
         }
         for point in expected(self.layer) {
             if self.trigger.reached(self.service, point) == 0 {
+                let deaths = self.trigger.deaths();
                 self.trigger.arm(self.service, point, 1);
-                self.die(mix, point, point.name(), &mut stimulus)?;
+                self.die(mix, point, point.name(), &mut stimulus, deaths)?;
             }
         }
         // The last may have shown more.
         while let Some((site, _)) = new(&died) {
+            let deaths = self.trigger.deaths();
             self.trigger.arm_at(self.service, &site, 1);
-            self.die(mix, site.point, &site.to_string(), &mut stimulus)?;
+            self.die(mix, site.point, &site.to_string(), &mut stimulus, deaths)?;
             died.insert(site);
         }
         self.trigger.disarm();
@@ -229,9 +241,16 @@ impl Deaths<'_> {
         Ok(died.len())
     }
 
-    /// Waits for the death that is armed, and for everything to go on.
-    fn die(&self, mix: &Mix, point: Point, name: &str, stimulus: &mut Stimulus<'_>) -> Result<()> {
-        let deaths = self.trigger.deaths();
+    /// Waits for the death that is armed, the next after so many `deaths`, and for everything to go
+    /// on.
+    fn die(
+        &self,
+        mix: &Mix,
+        point: Point,
+        name: &str,
+        stimulus: &mut Stimulus<'_>,
+        deaths: u32,
+    ) -> Result<()> {
         if STARTING.contains(&point) {
             self.lab.signal(self.layer, Signal::SIGKILL)?;
         }

@@ -63,7 +63,7 @@ pub(super) fn count(service: ServiceId, point: Point) -> usize {
 }
 
 /// Attaches to the trigger that the environment names, as `me`; without one nothing happens.
-pub fn install(me: ServiceId) {
+pub(super) fn install(me: ServiceId) {
     let Some(path) = std::env::var_os(VARIABLE) else {
         return;
     };

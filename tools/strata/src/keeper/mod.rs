@@ -67,6 +67,18 @@ pub(crate) enum ToKeeper {
     End,
 }
 
+impl ToKeeper {
+    /// Which of them it is, from 1.
+    pub(crate) const fn kind(&self) -> u32 {
+        match self {
+            Self::Keep(_) => 1,
+            Self::Forget(_) => 2,
+            Self::Fetch => 3,
+            Self::End => 4,
+        }
+    }
+}
+
 /// From the keeper; the number of descriptors in brackets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum FromKeeper {

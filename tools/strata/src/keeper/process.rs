@@ -10,6 +10,7 @@ use abi::{RegionId, ServiceId};
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use runtime::channel::{ChannelError, FdChannel, Received};
+use shm::crash::{self, Point};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +38,7 @@ struct Keeper {
 /// # Errors
 /// When it cannot listen for a new supervisor.
 pub(crate) fn main(rundir: RunDir, channel: OwnedFd) -> anyhow::Result<()> {
+    crash::install(crash::KEEPER);
     raise_descriptor_limit();
     let mut keeper = Keeper {
         listener: listener(&rundir.keeper_socket(), 0o600)?,
@@ -94,7 +96,12 @@ impl Keeper {
     fn hear_supervisor(&mut self) {
         while let Some(channel) = &self.supervisor {
             match channel.recv::<ToKeeper>() {
-                Ok(Received::Message(message, fds)) => self.on_message(message, fds),
+                Ok(Received::Message(message, fds)) => {
+                    let kind = message.kind();
+                    crash::reach_for(Point::KeeperHeard, kind);
+                    self.on_message(message, fds);
+                    crash::reach_for(Point::KeeperDone, kind);
+                }
                 Ok(Received::Empty) => return,
                 Ok(Received::Closed) | Err(ChannelError::Io(_)) => self.orphan(),
                 Err(error @ ChannelError::Malformed(_)) => tracing::warn!(%error, "supervisor"),

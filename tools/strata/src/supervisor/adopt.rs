@@ -223,6 +223,7 @@ impl Supervisor {
             }
         }
         let _ = channel.flush();
+        shm::crash::reach(shm::crash::Point::HalfAdopted);
         let mut worker = Worker::new(
             Process {
                 child,

@@ -16,6 +16,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use runtime::channel::{FdChannel, Received};
 use runtime::clock;
+use shm::crash::{self, Point};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -210,8 +211,12 @@ fn fetch(channel: &FdChannel) -> anyhow::Result<Option<Held>> {
                     bail!("too few descriptors are allowed (`ulimit -n`) to adopt what runs");
                 }
                 held.extend(keys.into_iter().zip(fds.into_iter().map(Rc::new)));
+                crash::reach(Point::HalfFetched);
             }
-            Received::Message(FromKeeper::Complete, _) => return Ok(Some(held)),
+            Received::Message(FromKeeper::Complete, _) => {
+                crash::reach(Point::Fetched);
+                return Ok(Some(held));
+            }
             Received::Closed => return Ok(None),
             Received::Empty => {
                 let mut wait = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];

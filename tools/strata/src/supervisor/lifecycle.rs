@@ -13,6 +13,7 @@ use abi::{Nanos, ServiceId};
 use anyhow::Context;
 use runtime::channel::{ChannelError, Received};
 use runtime::clock;
+use shm::crash::{self, Point};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -56,6 +57,7 @@ impl Supervisor {
         let incarnation = daemon.incarnations;
         let config = self.config_of(daemon, incarnation);
         let process = self.process(id, incarnation)?;
+        crash::reach(Point::ProcessMade);
         let daemon = self.daemons.get_mut(&id).context("no such service")?;
         let name = &daemon.service.name;
         process.control.send(ToDaemon::Configure(Box::new(config)));
@@ -65,6 +67,7 @@ impl Supervisor {
         if let Some(keeper) = &mut self.keeper {
             keeper.keep(worker.keys(id));
         }
+        crash::reach(Point::WorkerKept);
         let channel = &mut worker.channel;
         for message in self.plumbing.messages(&self.topology, id) {
             channel.queue(message);
@@ -80,6 +83,7 @@ impl Supervisor {
         channel.queue((ToWorker::Start, Vec::new()));
         // A failure to send is a death, and the child's descriptor tells of that.
         let _ = channel.flush();
+        crash::reach(Point::PlumbingSent);
         daemon.incarnations = incarnation.wrapping_add(1);
         let pid = worker.child.pid().as_raw();
         tracing::info!(pid, incarnation, "{name} started");
@@ -238,6 +242,7 @@ impl Supervisor {
             let received = match &mut self.keeper {
                 Some(keeper) => channel.take_copied(|message, fds| {
                     has_room = keeper.mirror(id, &message, fds);
+                    crash::reach_for(Point::MessageCopied, message.kind());
                 }),
                 None => channel.receive(),
             };
@@ -245,7 +250,12 @@ impl Supervisor {
                 self.replace_keeper("takes nothing");
             }
             match received {
-                Ok(Received::Message(message, fds)) => self.on_message(id, message, fds),
+                Ok(Received::Message(message, fds)) => {
+                    let kind = message.kind();
+                    crash::reach_for(Point::MessageTaken, kind);
+                    self.on_message(id, message, fds);
+                    crash::reach_for(Point::MessageDone, kind);
+                }
                 Ok(Received::Empty) => return (count, false),
                 Ok(Received::Closed) => return (count, true),
                 Err(error) => {
@@ -322,9 +332,11 @@ impl Supervisor {
                 break;
             }
         }
+        crash::reach(Point::DeadDrained);
         if let Some(keeper) = &mut self.keeper {
             keeper.forget(vec![Key::Channel(id), Key::Worker(id)]);
         }
+        crash::reach(Point::WorkerForgotten);
         let policy = self.options.config.restart;
         let now = clock::now();
         let Some(daemon) = self.daemons.get_mut(&id) else {

@@ -173,6 +173,7 @@ struct Supervisor {
 /// # Errors
 /// What could not be made or started; everything that was is taken down again.
 pub fn run(options: Options, on_ready: OnReady<'_>) -> anyhow::Result<()> {
+    shm::crash::install(shm::crash::SUPERVISOR);
     let _lock = setup::lock(&options.rundir)?;
     let rundir = options.rundir.clone();
     let mut started = false;
