@@ -29,6 +29,7 @@ use crate::engine::{Actions, ConnId, Engine, Notice, Route};
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
 use abi::{DevIndex, Nanos, RegionId};
+use publish::Asked;
 use records::Records;
 use runtime::{Boot, Context, EpollFlags, Fib, Plumbing, Service};
 use session::{Event, NewSocket, Params, Sessions};
@@ -61,6 +62,8 @@ pub struct Tcpd {
     attached: Vec<(ConnId, NewSocket)>,
     /// Sockets whose application has marked them, to look at after the commit.
     touched: Vec<ConnId>,
+    /// What requests changed, to show after the commit and before their replies.
+    asked: Vec<(ConnId, Asked)>,
     /// Sockets whose sizes were set.
     resized: Vec<ConnId>,
     /// Sockets that ask for more memory.
@@ -235,6 +238,7 @@ impl Service for Tcpd {
     }
 
     fn release(&mut self, cx: &mut Context<'_>) {
+        self.show_asked();
         self.sessions.release(&mut cx.plumbing.store);
         self.send(cx);
         self.publish(cx);

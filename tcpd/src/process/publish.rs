@@ -8,7 +8,57 @@ use abi::session::{SocketState, event};
 use runtime::Context;
 use shm::crash::{self, Point};
 
+/// What a request changed of what an application sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its state.
+    State,
+    /// Its options; and whether the peer's end was shown by then: one that came since is shown
+    /// after the bytes before it.
+    Options { fin: bool },
+}
+
 impl Tcpd {
+    /// After the commit, and before the reply: whose caller looks right after it.
+    pub(super) fn show_asked(&mut self) {
+        let mut asked = std::mem::take(&mut self.asked);
+        for (id, what) in asked.drain(..) {
+            self.show_asked_one(id, what);
+        }
+        self.asked = asked;
+    }
+
+    fn show_asked_one(&mut self, id: ConnId, what: Asked) {
+        let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
+            return;
+        };
+        let (place, state) = (socket.place, socket::state_word(tcb));
+        let Some(words) = self.sessions.words(place) else {
+            return;
+        };
+        // The end of a connection is shown with its reason.
+        if state == SocketState::Closed {
+            return;
+        }
+        match what {
+            Asked::State => {
+                words.set_state(state);
+                if tcb.is_open() {
+                    // Fast Open waits for the first write.
+                    self.sessions.writable(place);
+                }
+            }
+            Asked::Options { fin } => {
+                let mut bits = socket::event_bits(tcb);
+                if !fin {
+                    bits &= !event::PEER_FIN;
+                }
+                words.set_events(bits);
+                words.set_linger(tcb.linger_ms());
+            }
+        }
+    }
+
     /// Acts on the news of a batch.
     pub(super) fn publish(&mut self, cx: &mut Context<'_>) {
         let notices = std::mem::take(&mut self.actions.notices);

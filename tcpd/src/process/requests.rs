@@ -4,10 +4,11 @@
 //! the socket's record, and a number that is noted is answered without doing it again.
 
 use super::Tcpd;
-use super::socket::{self, Socket};
-use crate::engine::{ConnId, OpenParams, Route, SocketRef, State};
+use super::publish::Asked;
+use super::socket::Socket;
+use crate::engine::{ConnId, OpenParams, Route, SocketRef, State, Tcb};
 use abi::Endpoint;
-use abi::session::{Answer, Op, SockOpt, SocketId, SocketKind, SocketState};
+use abi::session::{Answer, Op, SockOpt, SocketId, SocketKind};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use runtime::Context;
 use session::{Call, Known};
@@ -105,13 +106,8 @@ impl Tcpd {
                 self.engine
                     .set_option(cx.now, id, option)
                     .map_err(|e| e.0)?;
-                if let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id))
-                    && let Some(words) = self.sessions.words(socket.place)
-                    && socket::state_word(tcb) != SocketState::Closed
-                {
-                    words.set_events(socket::event_bits(tcb));
-                    words.set_linger(tcb.linger_ms());
-                }
+                let fin = self.engine.record(id).is_some_and(Tcb::peer_finished);
+                self.asked.push((id, Asked::Options { fin }));
                 // A size that was set is shown after the commit.
                 if matches!(
                     option,
@@ -205,16 +201,7 @@ impl Tcpd {
             self.engine.connect(cx.now, id, to, &route)
         }
         .map_err(|e| e.0)?;
-        let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id)) else {
-            return Ok(Answer::Done);
-        };
-        if let Some(words) = self.sessions.words(socket.place) {
-            words.set_state(socket::state_word(tcb));
-        }
-        if tcb.is_open() {
-            // Fast Open waits for the first write.
-            self.sessions.writable(socket.place);
-        }
+        self.asked.push((id, Asked::State));
         Ok(Answer::Done)
     }
 
@@ -234,11 +221,7 @@ impl Tcpd {
 
     fn listen(&mut self, id: ConnId, backlog: u32, cx: &Context<'_>) -> Outcome {
         self.engine.listen(cx.now, id, backlog).map_err(|e| e.0)?;
-        if let Some((tcb, socket)) = self.engine.record(id).zip(self.sockets.get(id))
-            && let Some(words) = self.sessions.words(socket.place)
-        {
-            words.set_state(socket::state_word(tcb));
-        }
+        self.asked.push((id, Asked::State));
         Ok(Answer::Done)
     }
 

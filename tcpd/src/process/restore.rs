@@ -122,6 +122,7 @@ impl Tcpd {
             events: Vec::new(),
             attached: Vec::new(),
             touched: Vec::new(),
+            asked: Vec::new(),
             resized: Vec::new(),
             wanting: Vec::new(),
             broken: Vec::new(),

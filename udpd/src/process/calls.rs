@@ -28,15 +28,7 @@ impl Udpd {
             }),
             Op::SetOption(id, option) => self.change(call, *id, |this, index| {
                 this.engine.set_option(index, option)?;
-                let record = &this.engine.get(index).ok_or(libc::EBADF)?.record;
-                let (tx, rx) = (record.tx_limit, record.rx_limit);
-                if let Some(words) = this
-                    .engine
-                    .get(index)
-                    .and_then(|s| this.sessions.words(s.place()))
-                {
-                    words.set_limits(tx, rx);
-                }
+                this.shows.push((index, Show::Limits));
                 Ok(())
             }),
             Op::GetOption(id, name) => self

@@ -12,6 +12,8 @@ pub(super) enum Show {
     Error(i32),
     /// Whether it has a default peer.
     Peer,
+    /// How much its buffers take.
+    Limits,
 }
 
 impl Udpd {
@@ -44,6 +46,7 @@ impl Udpd {
         match show {
             Show::Peer if connected => words.set_state(SocketState::Connected),
             Show::Peer => words.set_state(SocketState::Idle),
+            Show::Limits => words.set_limits(socket.record.tx_limit, socket.record.rx_limit),
             Show::Error(errno) => {
                 words.post_error(errno);
                 // A reader learns of it, and a writer that waits.

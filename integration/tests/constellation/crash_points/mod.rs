@@ -3,6 +3,7 @@
 //! on and every descriptor is ready as it should be; at the end nothing has leaked.
 
 mod pages;
+mod requests;
 mod stimulus;
 mod supervisor;
 
@@ -41,6 +42,10 @@ pub(crate) fn add(trials: &mut Trials) {
         supervisor::everywhere,
     );
     trials.add("the_keeper_dies_at_every_crash_point", supervisor::keeper);
+    trials.add(
+        "what_a_request_changes_is_committed_first",
+        requests::not_before_the_commit,
+    );
     trials.add("tcpd_dies_while_it_gives_pages_back", pages::short);
 }
 
