@@ -1,6 +1,8 @@
 //! A packet or connection that kills its layer whenever it is worked on: three deaths, then it is
 //! shut out and saved, and everything else lives on.
 
+mod kinds;
+
 use crate::tcp::connect;
 use abi::ServiceId;
 use anyhow::{Context, Result, bail, ensure};
@@ -37,6 +39,7 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("a_poisoned_datagram_of_udpd_is_quarantined", || {
         datagram("udpd", UDPD)
     });
+    kinds::add(trials);
     trials.add("a_quarantine_outlives_the_supervisor", successors);
     trials.add(
         "a_connection_whose_record_kills_tcpd_is_reset_alone",
@@ -62,6 +65,11 @@ struct Scene {
 }
 
 fn scene() -> Result<Scene> {
+    scene_beside(192 << 20)
+}
+
+/// The transfer is of so many bytes each way.
+fn scene_beside(bytes: u64) -> Result<Scene> {
     let trigger = Trigger::new()?;
     let lab = Lab::start(&LabConfig {
         environment: vec![(VARIABLE.to_owned(), trigger.path())],
@@ -70,7 +78,7 @@ fn scene() -> Result<Scene> {
     })?;
     let stack = Stack::open(lab.path());
     let (theirs, ours) = connect(&lab, &stack, true)?;
-    let transfer = thread::spawn(move || both_ways(ours, theirs, 192 << 20, Writes::BIG));
+    let transfer = thread::spawn(move || both_ways(ours, theirs, bytes, Writes::BIG));
     Ok(Scene {
         trigger,
         lab,
@@ -167,15 +175,24 @@ fn read_pcapng(mut file: &[u8]) -> Result<Vec<(Vec<u8>, String)>> {
     Ok(packets)
 }
 
-/// The kernel sends a segment that kills the layer, and sends it again until the connection ends.
+/// A segment that kills the layer is sent, and sent again until the connection ends: by the kernel.
 fn connection(layer: &str, service: ServiceId, action: Action) -> Result<()> {
+    segment(layer, service, action, true)
+}
+
+/// By the kernel, or (not `inbound`) by the stack.
+fn segment(layer: &str, service: ServiceId, action: Action, inbound: bool) -> Result<()> {
     let scene = scene()?;
     let (mut theirs, mut ours) = connect(&scene.lab, &scene.stack, false)?;
     let (other_theirs, other_ours) = connect(&scene.lab, &scene.stack, false)?;
     theirs.set_read_timeout(Some(PATIENCE))?;
     ours.set_read_timeout(Some(PATIENCE))?;
     scene.trigger.poison(service, POISON, action);
-    theirs.write_all(&POISON)?;
+    if inbound {
+        theirs.write_all(&POISON)?;
+    } else {
+        ours.write_all(&POISON)?;
+    }
     let held = scene.wait_quarantined(layer, || Ok(()))?;
     ensure!(held.what.starts_with("TCP "), "{held:?}");
     // Both ends hear of it.
