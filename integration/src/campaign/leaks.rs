@@ -1,8 +1,9 @@
 //! What must be as it was when all traffic has ended.
 
 use anyhow::{Result, ensure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use strata::admin::{Answer, Request, Status};
@@ -16,7 +17,7 @@ const READY: u32 = 2;
 
 /// By how much a process's own memory may have grown, in KiB: what its allocator keeps, and for
 /// each connection that it had what its tables were enlarged by.
-const GROWTH_KB: u64 = 6 * 1024;
+const GROWTH_KB: u64 = 3 * 1024;
 const GROWTH_KB_EACH: u64 = 4;
 
 /// Before any traffic.
@@ -25,6 +26,8 @@ pub struct Baseline {
     /// Private memory in KiB.
     memory: BTreeMap<String, u64>,
     descriptors: BTreeMap<String, Kinds>,
+    /// Shared memories of each name that any process maps or holds.
+    shared: BTreeMap<String, usize>,
     /// Stored by each layer: a transport's table of sessions.
     stored: BTreeMap<String, usize>,
 }
@@ -47,6 +50,7 @@ impl Baseline {
         Ok(Self {
             memory: memory(&status),
             descriptors: descriptors(&status),
+            shared: shared(&status),
             stored: stored.collect(),
         })
     }
@@ -101,10 +105,16 @@ impl Baseline {
         }
         for (name, now) in descriptors(&status) {
             let before = self.descriptors.get(&name).cloned().unwrap_or_default();
-            let sum = |kinds: &Kinds| kinds.values().sum::<usize>();
             ensure!(
-                sum(&now) <= sum(&before),
-                "{name} has more descriptors than before: {now:?}, not {before:?}"
+                now == before,
+                "{name} has other descriptors than before: {now:?}, not {before:?}"
+            );
+        }
+        for (name, now) in shared(&status) {
+            let before = self.shared.get(&name).copied().unwrap_or(0);
+            ensure!(
+                now <= before,
+                "there are {now} memories called {name}, {before} before"
             );
         }
         Ok(())
@@ -151,6 +161,39 @@ fn descriptors(status: &Status) -> BTreeMap<String, Kinds> {
     processes(status)
         .map(|(name, pid)| (name, kinds(pid)))
         .collect()
+}
+
+/// The memfds that they map or hold, by name: how many different ones. (Those that there are from the
+/// beginning have their whole size then, of pages that were used or not.)
+fn shared(status: &Status) -> BTreeMap<String, usize> {
+    let mut all: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    let mut note = |target: &str, inode: Option<u64>| {
+        let name = target
+            .strip_prefix("/memfd:")
+            .map(|name| name.trim_end_matches(" (deleted)").to_owned());
+        if let Some((name, inode)) = name.zip(inode) {
+            all.entry(name).or_default().insert(inode);
+        }
+    };
+    for (_, pid) in processes(status) {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        for line in maps.lines() {
+            // Address, access, offset, device, inode, name.
+            let mut words = line.split_ascii_whitespace().skip(4);
+            let inode = words.next().and_then(|inode| inode.parse().ok());
+            note(words.next().unwrap_or_default(), inode);
+        }
+        let held = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten();
+        for path in held.filter_map(|entry| Some(entry.ok()?.path())) {
+            let target = fs::read_link(&path).unwrap_or_default();
+            let inode = fs::metadata(&path).ok().map(|about| about.ino());
+            note(&target.to_string_lossy(), inode);
+        }
+    }
+    let count = |(name, inodes): (String, BTreeSet<u64>)| (name, inodes.len());
+    all.into_iter().map(count).collect()
 }
 
 /// Their memory that is nobody else's, in KiB.
