@@ -12,9 +12,12 @@
 use abi::control::{FromDaemon, ToDaemon};
 use anyhow::Context as _;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{UnixAddr, getpeername, getsockname};
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
@@ -36,14 +39,39 @@ pub struct Control {
     event: Arc<EventFd>,
 }
 
+/// Connects. ipc-channel 0.23 leaves its socket open when nobody listens, as happens to a daemon
+/// whose next supervisor dies at once: it is found by what it is, and closed.
+fn reach(server: &str) -> io::Result<IpcSender<Handshake>> {
+    let before = unconnected();
+    IpcSender::connect(server.to_owned()).inspect_err(|_| {
+        for fd in unconnected() {
+            if !before.contains(&fd) {
+                let _ = nix::unistd::close(fd);
+            }
+        }
+    })
+}
+
+/// This process's sockets in AF_UNIX that are neither connected nor bound.
+fn unconnected() -> Vec<RawFd> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| {
+            getsockname::<UnixAddr>(*fd).is_ok_and(|name| name.path_len() == 0)
+                && getpeername::<UnixAddr>(*fd) == Err(Errno::ENOTCONN)
+        })
+        .collect()
+}
+
 impl Control {
     /// Connects to the supervisor's one-shot server and says hello.
     ///
     /// # Errors
     /// When nobody listens there.
     pub(crate) fn connect(server: &str) -> anyhow::Result<Self> {
-        let first = IpcSender::<Handshake>::connect(server.to_owned())
-            .with_context(|| format!("connecting to the supervisor at {server}"))?;
+        let first =
+            reach(server).with_context(|| format!("connecting to the supervisor at {server}"))?;
         let (to_supervisor, from_daemon) = ipc::channel().context("making a control channel")?;
         let (to_daemon, from_supervisor) = ipc::channel().context("making a control channel")?;
         first
@@ -107,5 +135,19 @@ impl Control {
         if let Err(error) = self.to_supervisor.send(message) {
             tracing::debug!(%error, "the supervisor does not listen");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervisor_that_is_not_there_leaves_nothing_open() {
+        let before = unconnected();
+        for _ in 0..4 {
+            assert!(Control::connect("/nobody/listens/here").is_err());
+        }
+        assert_eq!(unconnected(), before);
     }
 }
