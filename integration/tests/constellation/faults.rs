@@ -34,12 +34,14 @@ pub(crate) fn add(trials: &mut Trials) {
     trials.add("upgrade_every_layer_in_mid_transfer", upgrade);
     trials.add("adopted_layers_are_left_alone", adopted);
     trials.add("sockets_made_without_a_supervisor_survive", unsupervised);
+    trials.add("a_hung_supervisor_is_replaced", hung_supervisor);
+    trials.add("an_upgrade_is_on_trial_under_the_next_supervisor", on_trial);
 }
 
-const LEN: u64 = 192 << 20;
+const LEN: u64 = 768 << 20;
 
 /// Of a transfer during which a supervisor is replaced.
-const LONG: u64 = 768 << 20;
+const LONG: u64 = 2 << 30;
 
 fn kill(layer: &str, signal: Signal) -> Result<()> {
     let lab = Lab::start(&LabConfig::default())?;
@@ -260,6 +262,82 @@ fn adopted() -> Result<()> {
     lab.adopt()?;
     thread::sleep(Duration::from_millis(2500));
     ensure!(pids()? == before, "{:?}, not {before:?}", pids()?);
+    Ok(())
+}
+
+/// `strata up --replace` ends a supervisor that hangs, and adopts; with another configuration it
+/// leaves everything as it is.
+fn hung_supervisor() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let transfer = thread::spawn(move || both_ways(ours, theirs, LONG, Writes::BIG));
+    let before = lab.status()?;
+    kill_process(before.pid, Signal::SIGSTOP)?;
+
+    let good = std::fs::read_to_string(lab.path().with_file_name("strata.toml"))?;
+    let other = lab.path().join("other.toml");
+    std::fs::write(&other, good.replace("mtu = 1500", "mtu = 1400"))?;
+    let refused = lab
+        .strata(&["up", "--replace", "--config"])?
+        .arg(&other)
+        .output()?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        refused.status.code() == Some(1) && words.contains("is not replaced"),
+        "{words}"
+    );
+    ensure!(words.contains("with another configuration"), "{words}");
+
+    // Not stored before somebody can store it.
+    let pair = thread::scope(|s| {
+        let opening = s.spawn(|| connect(&lab, &stack, false));
+        lab.replace_supervisor()?;
+        opening.join().map_err(|_| anyhow::anyhow!("panicked"))?
+    });
+    let after = lab.status()?;
+    ensure!(after.pid != before.pid);
+    let layers = |status: &strata::admin::Status| -> Vec<_> {
+        status.daemons.iter().map(|d| d.pid).collect()
+    };
+    ensure!(layers(&after) == layers(&before), "a layer was restarted");
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    let silence = transfer
+        .join()
+        .map_err(|_| anyhow::anyhow!("panicked"))?
+        .with_context(|| lab.log())?;
+    println!("the hung supervisor replaced, tcpd killed: longest silence {silence:?}");
+    let (theirs, ours) = pair?;
+    both_ways(ours, theirs, 1 << 20, Writes::MIXED).with_context(|| lab.log())?;
+    // One that works is replaced as well: by a newer build, for instance.
+    lab.replace_supervisor()?;
+    ensure!(lab.status()?.pid != after.pid);
+    Ok(())
+}
+
+/// A build that dies soon after its start is taken back, also by another supervisor than the one
+/// that started it.
+fn on_trial() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let copy = lab.path().join("another-build");
+    std::fs::copy(std::env::current_exe()?, &copy)?;
+    let runs = || -> Result<std::path::PathBuf> {
+        let pid = lab.layer("tcpd")?.pid.context("no process")?;
+        Ok(std::fs::read_link(format!("/proc/{pid}/exe"))?)
+    };
+    let before = runs()?;
+    lab.ask(&Request::Upgrade {
+        layer: "tcpd".to_owned(),
+        executable: copy.clone(),
+    })?;
+    ensure!(runs()? == copy);
+    lab.kill_supervisor()?;
+    lab.adopt()?;
+    ensure!(runs()? == copy);
+    let old = lab.signal("tcpd", Signal::SIGKILL)?;
+    lab.wait_replaced("tcpd", old)?;
+    ensure!(runs()? == before, "{:?}", runs()?);
     Ok(())
 }
 

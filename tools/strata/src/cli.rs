@@ -129,6 +129,9 @@ pub struct Up {
     /// Only check the configuration
     #[arg(long, conflicts_with = "foreground")]
     pub check: bool,
+    /// Take the place of the supervisor that runs or hangs; connections do not notice
+    #[arg(long, conflicts_with = "check")]
+    pub replace: bool,
 }
 
 /// Arguments of `strata status`.

@@ -131,7 +131,7 @@ impl Lab {
             environment: config.environment.clone(),
         };
         fs::write(lab.config_file(), lab.configure(config)?)?;
-        lab.spawn()?;
+        lab.spawn(&[])?;
         lab.wait_ready(Duration::from_secs(20))?;
         Ok(lab)
     }
@@ -171,18 +171,31 @@ impl Lab {
         self.running.dir.join("strata.toml")
     }
 
-    fn spawn(&self) -> Result<()> {
+    /// `strata` with these arguments, for this constellation: to be run.
+    ///
+    /// # Errors
+    /// When this program cannot be found.
+    pub fn strata(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["--name", "lab"])
+            .args(arguments)
+            .env(AS_STRATA, "1")
+            .env("STRATA_RUN_DIR", &self.running.dir)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    fn spawn(&self, more: &[&str]) -> Result<()> {
         let dir = &self.running.dir;
         let log = fs::File::options()
             .append(true)
             .create(true)
             .open(dir.join("supervisor.log"))?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["up", "--foreground", "--name", "lab", "--config"])
+        let child = self
+            .strata(&["up", "--foreground", "--config"])?
             .arg(self.config_file())
-            .env(AS_STRATA, "1")
-            .env("STRATA_RUN_DIR", dir)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -299,7 +312,20 @@ impl Lab {
     /// # Errors
     /// When it does not; its own words are part of the text.
     pub fn adopt(&self) -> Result<()> {
-        self.spawn()?;
+        self.spawn(&[])?;
+        self.wait_ready(Duration::from_secs(20))
+    }
+
+    /// Puts a supervisor in the place of the one that runs or hangs, as `strata up --replace`
+    /// does, and waits until all is ready.
+    ///
+    /// # Errors
+    /// When it does not; its own words are part of the text.
+    pub fn replace_supervisor(&self) -> Result<()> {
+        let before = lock(&self.running.supervisor).take();
+        let mut before = before.context("no supervisor")?;
+        self.spawn(&["--replace"])?;
+        before.wait()?;
         self.wait_ready(Duration::from_secs(20))
     }
 

@@ -27,9 +27,7 @@ pub struct Orphan {
 /// Notes the daemons that live now, by name and process id. A list that cannot be written is
 /// not worth failing for: it matters only when the supervisor is killed.
 pub(crate) fn record<'a>(rundir: &RunDir, daemons: impl Iterator<Item = (&'a str, Pid)>) {
-    let text: String = daemons
-        .filter_map(|(name, pid)| Some(format!("{name} {pid} {}\n", start_time(pid)?)))
-        .collect();
+    let text: String = daemons.filter_map(|(name, pid)| line(name, pid)).collect();
     let path = rundir.daemons_file();
     let fresh = path.with_extension("new");
     if fs::write(&fresh, text).is_ok() {
@@ -42,16 +40,14 @@ pub(crate) fn record<'a>(rundir: &RunDir, daemons: impl Iterator<Item = (&'a str
 pub fn find(rundir: &RunDir) -> Vec<Orphan> {
     let text = fs::read_to_string(rundir.daemons_file()).unwrap_or_default();
     text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            Some(Orphan {
-                name: fields.next()?.to_owned(),
-                pid: Pid::from_raw(fields.next()?.parse().ok().filter(|pid| *pid > 1)?),
-                started: fields.next()?.parse().ok()?,
-            })
-        })
+        .filter_map(Orphan::parse)
         .filter(Orphan::lives)
         .collect()
+}
+
+/// How a process that lives is named in a file.
+pub(crate) fn line(name: &str, pid: Pid) -> Option<String> {
+    Some(format!("{name} {pid} {}\n", start_time(pid)?))
 }
 
 /// Lets `orphans` finish, and kills those that do not.
@@ -70,7 +66,17 @@ pub fn end(orphans: &[Orphan]) {
 }
 
 impl Orphan {
-    fn lives(&self) -> bool {
+    /// What [`line`] has written.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.trim().split(' ');
+        Some(Self {
+            name: fields.next()?.to_owned(),
+            pid: Pid::from_raw(fields.next()?.parse().ok().filter(|pid| *pid > 1)?),
+            started: fields.next()?.parse().ok()?,
+        })
+    }
+
+    pub(crate) fn lives(&self) -> bool {
         start_time(self.pid) == Some(self.started)
     }
 }

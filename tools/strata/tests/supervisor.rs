@@ -128,6 +128,7 @@ impl Fixture {
         let (config, _) = Config::parse(Path::new("t"), &text).unwrap_or_else(|e| panic!("{e}"));
         let rundir = RunDir::of(name).unwrap();
         let options = Options {
+            replace: false,
             rundir: rundir.clone(),
             config,
             executable: std::env::current_exe().unwrap(),

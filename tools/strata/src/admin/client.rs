@@ -6,13 +6,19 @@ use abi::codec;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket,
-    sockopt::ReceiveTimeout,
+    sockopt::{ReceiveTimeout, SendTimeout},
 };
 use nix::sys::time::TimeVal;
 use std::os::fd::AsRawFd;
 
-/// Longest wait for an answer in seconds: a restart may have to wait for a drain and a start.
-const PATIENCE: i64 = 30;
+/// Longest wait for an answer in seconds.
+const fn patience(request: &Request) -> i64 {
+    match request {
+        // These may have to wait for a drain and a start.
+        Request::Down | Request::Restart { .. } | Request::Upgrade { .. } => 30,
+        _ => 10,
+    }
+}
 
 /// A complete answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +58,10 @@ pub enum CallError {
     #[error("{0}")]
     Refused(String),
     /// The supervisor died, hangs, or is of another version.
-    #[error("the supervisor of `{name}` did not answer: {why}")]
+    #[error(
+        "the supervisor of `{name}` did not answer: {why}; if it hangs, `strata up --replace` \
+         with its configuration puts another in its place, and connections do not notice"
+    )]
     Broken {
         /// The constellation's name.
         name: String,
@@ -79,6 +88,11 @@ pub fn call(rundir: &RunDir, request: &Request) -> Result<Answer, CallError> {
         None,
     )
     .map_err(system)?;
+    let patience = patience(request);
+    let time = TimeVal::new(patience, 0);
+    setsockopt(&socket, ReceiveTimeout, &time).map_err(system)?;
+    // That of a hung supervisor may be full of those who called before.
+    setsockopt(&socket, SendTimeout, &time).map_err(system)?;
     let address = UnixAddr::new(&rundir.admin_socket()).map_err(system)?;
     match connect(socket.as_raw_fd(), &address) {
         Ok(()) => {}
@@ -89,7 +103,6 @@ pub fn call(rundir: &RunDir, request: &Request) -> Result<Answer, CallError> {
         Err(errno) => return Err(system(errno)),
     }
     let bytes = codec::encode(request).map_err(|error| broken(error.to_string()))?;
-    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE, 0)).map_err(system)?;
     send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).map_err(system)?;
     let mut all_rows = Vec::new();
     let mut buffer = vec![0; codec::MAX_MESSAGE];
@@ -98,7 +111,7 @@ pub fn call(rundir: &RunDir, request: &Request) -> Result<Answer, CallError> {
             Ok(0) => return Err(broken("it closed the connection".to_owned())),
             Ok(len) => len,
             Err(Errno::EINTR) => continue,
-            Err(Errno::EAGAIN) => return Err(broken(format!("nothing for {PATIENCE} s"))),
+            Err(Errno::EAGAIN) => return Err(broken(format!("nothing for {patience} s"))),
             Err(errno) => return Err(system(errno)),
         };
         let reply = codec::decode(buffer.get(..len).unwrap_or_default())

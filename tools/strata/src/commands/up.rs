@@ -36,7 +36,7 @@ pub(super) fn up(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
         return Ok(());
     }
     if arguments.foreground {
-        return foreground(cli, config, rundir);
+        return foreground(cli, arguments, config, rundir);
     }
     rundir.create()?;
     let log = File::options()
@@ -47,6 +47,7 @@ pub(super) fn up(cli: &Cli, arguments: &Up) -> anyhow::Result<()> {
     let output = Command::new(this_executable())
         .args(["__supervise", "--name", rundir.name(), "--config"])
         .arg(fs::canonicalize(&path).unwrap_or(path))
+        .args(arguments.replace.then_some("--replace"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -106,16 +107,18 @@ fn start(cli: &Cli, arguments: &Up, on_ready: supervisor::OnReady<'_>) -> anyhow
         rundir,
         config,
         executable: this_executable(),
+        replace: arguments.replace,
     };
     supervisor::run(options, on_ready)
 }
 
-fn foreground(cli: &Cli, config: Config, rundir: RunDir) -> anyhow::Result<()> {
+fn foreground(cli: &Cli, arguments: &Up, config: Config, rundir: RunDir) -> anyhow::Result<()> {
     log_to_stderr();
     let options = Options {
         rundir,
         config,
         executable: this_executable(),
+        replace: arguments.replace,
     };
     supervisor::run(options, &mut |result| {
         if let Ok(status) = result {

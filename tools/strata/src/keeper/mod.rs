@@ -52,6 +52,8 @@ pub(crate) enum Key {
     Worker(ServiceId),
     /// The build that it was upgraded to.
     Executable(ServiceId),
+    /// The build before, while the upgrade may have to be taken back.
+    Previous(ServiceId),
 }
 
 /// To the keeper; the number of descriptors in brackets.
@@ -65,6 +67,8 @@ pub(crate) enum ToKeeper {
     Fetch,
     /// The constellation is taken down in good order: exit [0].
     End,
+    /// Of one who may become the supervisor: what could I adopt? Answered with the plan alone [0].
+    Look,
 }
 
 impl ToKeeper {
@@ -75,6 +79,7 @@ impl ToKeeper {
             Self::Forget(_) => 2,
             Self::Fetch => 3,
             Self::End => 4,
+            Self::Look => 5,
         }
     }
 }

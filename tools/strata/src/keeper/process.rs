@@ -126,7 +126,7 @@ impl Keeper {
                     self.held.remove(&key);
                 }
             }
-            ToKeeper::Fetch => {}
+            ToKeeper::Fetch | ToKeeper::Look => {}
             ToKeeper::End => self.ended = true,
         }
     }
@@ -202,21 +202,25 @@ impl Keeper {
         }
     }
 
-    /// A new supervisor: it gets everything, and takes over.
+    /// A new supervisor: it gets everything, and takes over, or looks first at what there is.
     fn welcome(&mut self) {
         let Ok(Ok(channel)) = accept_own(&self.listener).map(FdChannel::new) else {
             return;
         };
-        if self.supervisor.is_some() {
-            // Its predecessor lives, or is only just dying: it will try again.
-            return;
-        }
         let mut wait = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut wait, PollTimeout::from(PATIENCE_MS));
-        if !matches!(
-            channel.recv::<ToKeeper>(),
-            Ok(Received::Message(ToKeeper::Fetch, _))
-        ) {
+        match channel.recv::<ToKeeper>() {
+            Ok(Received::Message(ToKeeper::Fetch, _)) => {}
+            Ok(Received::Message(ToKeeper::Look, _)) => {
+                let plan = self.held.get(&Key::Plan).map(AsFd::as_fd);
+                let message = FromKeeper::Kept(plan.iter().map(|_| Key::Plan).collect());
+                let _ = send(&channel, &message, plan.as_slice());
+                return;
+            }
+            _ => return,
+        }
+        if self.supervisor.is_some() {
+            // Its predecessor lives, or is only just dying: it will try again.
             return;
         }
         match self.give(&channel) {

@@ -14,6 +14,7 @@ use super::roles::layouts;
 use super::spare::Process;
 use super::spawn::Child;
 use super::store::Store;
+use super::upgrade::Trial;
 use super::{Options, Supervisor, setup};
 use crate::keeper::Key;
 use crate::orphans;
@@ -89,6 +90,7 @@ pub(super) struct Left {
     channel: Option<Rc<OwnedFd>>,
     worker: Option<Rc<OwnedFd>>,
     executable: Option<Rc<OwnedFd>>,
+    previous: Option<Rc<OwnedFd>>,
 }
 
 /// What a supervisor begins with.
@@ -135,23 +137,8 @@ impl Found {
     }
 
     fn left(options: &Options, keeper: Keeper, mut held: Held) -> anyhow::Result<Self> {
-        let name = options.rundir.name();
         let plan = held.remove(&Key::Plan).context("no plan with the keeper")?;
-        let theirs = Plan::load(&plan).context("the plan of what runs")?;
-        let secret = theirs.stack.secret;
-        let mut topology = Topology::plan(name, &options.config, secret, &setup::host_identity());
-        // Changed while it runs by `strata impair`.
-        let devices = topology.stack.devices.iter_mut();
-        for (device, before) in devices.zip(&theirs.stack.devices) {
-            device.impairment = before.impairment;
-        }
-        if Plan::of(&topology) != theirs {
-            bail!(
-                "`{name}` runs without a supervisor, but with another configuration, in another \
-                 network namespace, or of another version: use the configuration that it was \
-                 started with, or end it with `strata down --name {name}`"
-            );
-        }
+        let topology = fitting(options, &plan)?;
         let plumbing = Plumbing::adopt(&topology, &mut held)?;
         let mut regions = BTreeMap::new();
         let mut services: BTreeMap<ServiceId, Left> = BTreeMap::new();
@@ -163,6 +150,7 @@ impl Found {
                 Key::Channel(id) => services.entry(id).or_default().channel = Some(fd),
                 Key::Worker(id) => services.entry(id).or_default().worker = Some(fd),
                 Key::Executable(id) => services.entry(id).or_default().executable = Some(fd),
+                Key::Previous(id) => services.entry(id).or_default().previous = Some(fd),
                 Key::Region(region) => {
                     regions.insert(region, fd);
                 }
@@ -182,6 +170,30 @@ impl Found {
     }
 }
 
+/// The topology of what runs with this plan.
+///
+/// # Errors
+/// When that is not what `options` ask for.
+pub(super) fn fitting(options: &Options, plan: &OwnedFd) -> anyhow::Result<Topology> {
+    let name = options.rundir.name();
+    let theirs = Plan::load(plan).context("the plan of what runs")?;
+    let secret = theirs.stack.secret;
+    let mut topology = Topology::plan(name, &options.config, secret, &setup::host_identity());
+    // Changed while it runs by `strata impair`.
+    let devices = topology.stack.devices.iter_mut();
+    for (device, before) in devices.zip(&theirs.stack.devices) {
+        device.impairment = before.impairment;
+    }
+    if Plan::of(&topology) != theirs {
+        bail!(
+            "`{name}` runs already, but with another configuration, in another network \
+             namespace, or of another version: use the configuration that it was started with, \
+             or end it with `strata down --name {name}`"
+        );
+    }
+    Ok(topology)
+}
+
 impl Supervisor {
     /// Takes over what a predecessor left of `id`: what it stored, and its worker if one lives.
     pub(super) fn adopt(&mut self, id: ServiceId, left: Left) {
@@ -190,6 +202,8 @@ impl Supervisor {
         };
         let stored = left.stored.len();
         daemon.store = Store::adopt(left.stored);
+        // Its upgrade goes on being on trial.
+        daemon.trial = left.executable.as_ref().and(left.previous).map(Trial::of);
         daemon.executable = left.executable;
         let name = daemon.service.name.clone();
         let running = daemon.gauges.vitals.incarnation();

@@ -68,7 +68,7 @@ impl Keeper {
         let begin = Instant::now();
         // It may have to notice first that its supervisor died.
         while begin.elapsed() < PATIENCE {
-            let Some(channel) = reach(rundir)? else {
+            let Some(channel) = reach(rundir, &ToKeeper::Fetch)? else {
                 return Ok(None);
             };
             if let Some(held) = fetch(&channel)? {
@@ -86,6 +86,22 @@ impl Keeper {
             "the keeper of `{0}` does not hand over; `strata down --name {0}` ends everything",
             rundir.name()
         )
+    }
+
+    /// The plan of the constellation, whoever supervises it; none without a keeper.
+    ///
+    /// # Errors
+    /// When the keeper does not answer.
+    pub(super) fn plan(rundir: &RunDir) -> anyhow::Result<Option<Rc<OwnedFd>>> {
+        let Some(channel) = reach(rundir, &ToKeeper::Look)? else {
+            return Ok(None);
+        };
+        let mut wait = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut wait, PollTimeout::from(1000u16));
+        match channel.recv::<FromKeeper>()? {
+            Received::Message(FromKeeper::Kept(_), fds) => Ok(fds.into_iter().next().map(Rc::new)),
+            _ => bail!("the keeper does not answer"),
+        }
     }
 
     /// Its process id.
@@ -181,8 +197,8 @@ impl AsFd for Keeper {
     }
 }
 
-/// Connects; none when nobody is there.
-fn reach(rundir: &RunDir) -> anyhow::Result<Option<FdChannel>> {
+/// Connects, and says this; none when nobody is there.
+fn reach(rundir: &RunDir, message: &ToKeeper) -> anyhow::Result<Option<FdChannel>> {
     let socket = socket(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -196,7 +212,7 @@ fn reach(rundir: &RunDir) -> anyhow::Result<Option<FdChannel>> {
         Err(errno) => return Err(errno).context("cannot reach the keeper"),
     }
     let channel = FdChannel::new(socket)?;
-    channel.send(&ToKeeper::Fetch, &[])?;
+    channel.send(message, &[])?;
     Ok(Some(channel))
 }
 
@@ -238,8 +254,7 @@ impl Supervisor {
             if let Some(worker) = daemon.worker() {
                 all.extend(worker.keys(*id));
             }
-            let executable = daemon.executable.as_ref();
-            all.extend(executable.map(|fd| (Key::Executable(*id), Rc::clone(fd))));
+            all.extend(daemon.executables());
         }
         let regions = self.regions.iter();
         all.extend(regions.map(|(region, fd)| (Key::Region(region), fd)));

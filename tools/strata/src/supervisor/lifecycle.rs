@@ -356,7 +356,7 @@ impl Supervisor {
         let ready = worker.ready;
         drop(worker);
         if !planned && daemon.revert(ready, now, &how) {
-            self.keep_executable(id);
+            self.keep_executables(id);
         }
         if is_crash {
             self.blame(id, &how, now);

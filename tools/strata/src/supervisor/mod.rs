@@ -24,6 +24,7 @@ mod keeper;
 mod lifecycle;
 mod plumbing;
 mod quarantine;
+mod replace;
 mod requests;
 mod roles;
 mod setup;
@@ -74,6 +75,8 @@ pub struct Options {
     pub config: Config,
     /// What is started as the daemons; usually [`this_executable`].
     pub executable: PathBuf,
+    /// Whether to take the place of a supervisor that lives.
+    pub replace: bool,
 }
 
 /// What became of the start: told once, as soon as it is known.
@@ -174,6 +177,9 @@ struct Supervisor {
 /// What could not be made or started; everything that was is taken down again.
 pub fn run(options: Options, on_ready: OnReady<'_>) -> anyhow::Result<()> {
     shm::crash::install(shm::crash::SUPERVISOR);
+    if options.replace {
+        replace::end_predecessor(&options)?;
+    }
     let _lock = setup::lock(&options.rundir)?;
     let rundir = options.rundir.clone();
     let mut started = false;
@@ -335,6 +341,7 @@ impl Supervisor {
             }
             self.tick_keeper(now);
             self.tick_spares(now);
+            self.tick_trials(now);
             self.expire_quarantine(now);
         }
     }

@@ -1,14 +1,16 @@
 //! What the supervisor does before and after everything else: its lock, its limits, its signals.
 
+use crate::orphans::{self, Orphan};
 use crate::rundir::RunDir;
 use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::thread::sleep;
@@ -44,21 +46,27 @@ pub(super) fn lock(rundir: &RunDir) -> anyhow::Result<Flock<File>> {
     match locked {
         Ok(mut lock) => {
             let _ = lock.set_len(0);
-            let _ = writeln!(lock, "{}", std::process::id());
+            let ours = orphans::line("supervisor", Pid::this()).unwrap_or_default();
+            let _ = lock.write_all(ours.as_bytes());
             Ok(lock)
         }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
+        Err((_, Errno::EWOULDBLOCK)) => {
             let name = rundir.name();
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let pid = pid.trim();
+            let pid = holder(rundir).map_or_else(String::new, |h| format!(" {}", h.pid));
             bail!(
-                "the name `{name}` is taken: that constellation runs already (supervisor {pid}); \
-                 `strata down --name {name}` stops it, `--name OTHER` starts another"
+                "the name `{name}` is taken: that constellation runs already (supervisor{pid}); \
+                 `strata down --name {name}` stops it, `--name OTHER` starts another, \
+                 `--replace` takes its supervisor's place"
             );
         }
         Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
     }
+}
+
+/// The supervisor that has, or had, the lock, if it lives.
+pub(super) fn holder(rundir: &RunDir) -> Option<Orphan> {
+    let text = fs::read_to_string(rundir.lock_file()).ok()?;
+    Orphan::parse(&text).filter(Orphan::lives)
 }
 
 /// The log is a new constellation's from here on; it is appended to.

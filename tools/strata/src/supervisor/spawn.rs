@@ -128,7 +128,16 @@ impl Child {
     /// # Errors
     /// When it is gone.
     pub(super) fn of_peer(socket: &impl AsFd) -> anyhow::Result<Self> {
-        let pid = Pid::from_raw(getsockopt(&socket.as_fd(), PeerCredentials)?.pid());
+        Self::by_id(Pid::from_raw(
+            getsockopt(&socket.as_fd(), PeerCredentials)?.pid(),
+        ))
+    }
+
+    /// Some process.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(super) fn by_id(pid: Pid) -> anyhow::Result<Self> {
         let pidfd = pidfd_open(pid).context("pidfd_open")?;
         Ok(Self {
             pid,

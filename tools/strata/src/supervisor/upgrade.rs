@@ -25,7 +25,7 @@ const PROBATION: Nanos = 5_000_000_000;
 #[derive(Debug)]
 pub(super) struct Trial {
     /// What ran before.
-    previous: Option<Rc<OwnedFd>>,
+    previous: Rc<OwnedFd>,
     /// Why it was taken back.
     pub(super) refused: Option<String>,
 }
@@ -45,7 +45,33 @@ fn open(executable: &Path) -> anyhow::Result<Rc<OwnedFd>> {
     Ok(Rc::new(file.into()))
 }
 
+impl Trial {
+    /// An upgrade from `previous`.
+    pub(super) fn of(previous: Rc<OwnedFd>) -> Self {
+        Self {
+            previous,
+            refused: None,
+        }
+    }
+}
+
 impl Daemon {
+    /// The build before, while the upgrade may have to be taken back.
+    fn on_trial(&self) -> Option<&Rc<OwnedFd>> {
+        let trial = self.trial.as_ref().filter(|trial| trial.refused.is_none());
+        trial.map(|trial| &trial.previous)
+    }
+
+    /// Its builds, for the keeper.
+    pub(super) fn executables(&self) -> impl Iterator<Item = (Key, Rc<OwnedFd>)> {
+        let id = self.service.id;
+        // The earlier one first: a successor that has that alone has nothing to take back.
+        let previous = self.on_trial().map(|fd| (Key::Previous(id), Rc::clone(fd)));
+        let present = self.executable.as_ref();
+        let present = present.map(|fd| (Key::Executable(id), Rc::clone(fd)));
+        previous.into_iter().chain(present)
+    }
+
     /// After a death that was not planned: takes an upgrade back that does not hold, to be
     /// started again at once. Whether it did.
     pub(super) fn revert(&mut self, ready: Option<Nanos>, now: Nanos, how: &str) -> bool {
@@ -53,7 +79,6 @@ impl Daemon {
             return false;
         };
         if ready.is_some_and(|ready| now.saturating_sub(ready) > PROBATION) {
-            self.trial = None;
             return false;
         }
         let when = match ready {
@@ -61,7 +86,7 @@ impl Daemon {
             None => "does not start",
         };
         trial.refused = Some(format!("the new build {when}: {how}"));
-        self.executable = trial.previous.take();
+        self.executable = Some(Rc::clone(&trial.previous));
         self.streak = 0;
         self.state = State::Waiting(now);
         true
@@ -80,32 +105,49 @@ impl Supervisor {
             Ok(ids) => ids,
             Err(reply) => return Some(reply),
         };
-        let fd = match open(executable) {
-            Ok(fd) => fd,
+        let builds = open(executable).and_then(|fd| Ok((fd, open(&self.options.executable)?)));
+        let (fd, own) = match builds {
+            Ok(builds) => builds,
             Err(error) => return Some(Reply::Failed(format!("{error:#}"))),
         };
         tracing::info!("{layer} is upgraded to {}", executable.display());
         for id in &ids {
             if let Some(daemon) = self.daemons.get_mut(id) {
-                daemon.trial = Some(Trial {
-                    previous: daemon.executable.replace(Rc::clone(&fd)),
-                    refused: None,
-                });
+                let previous = daemon.executable.replace(Rc::clone(&fd));
+                let previous = previous.unwrap_or_else(|| Rc::clone(&own));
+                daemon.trial = Some(Trial::of(previous));
             }
-            self.keep_executable(*id);
+            self.keep_executables(*id);
         }
         self.restart(client, ids, now)
     }
 
-    /// Tells the keeper which build `id` is of.
-    pub(super) fn keep_executable(&mut self, id: ServiceId) {
-        let executable = self.daemons.get(&id).and_then(|d| d.executable.clone());
-        let Some(keeper) = &mut self.keeper else {
+    /// Tells the keeper which build `id` is of, and which it was of while it is on trial.
+    pub(super) fn keep_executables(&mut self, id: ServiceId) {
+        let Some((keeper, daemon)) = self.keeper.as_mut().zip(self.daemons.get(&id)) else {
             return;
         };
-        match executable {
-            Some(fd) => keeper.keep([(Key::Executable(id), fd)]),
-            None => keeper.forget(vec![Key::Executable(id)]),
+        keeper.keep(daemon.executables());
+        if daemon.on_trial().is_none() {
+            keeper.forget(vec![Key::Previous(id)]);
+        }
+    }
+
+    /// Ends the trial of upgrades that have held.
+    pub(super) fn tick_trials(&mut self, now: Nanos) {
+        let held = |daemon: &Daemon| {
+            let ready = daemon.worker().and_then(|worker| worker.ready);
+            daemon.on_trial().is_some()
+                && ready.is_some_and(|ready| now.saturating_sub(ready) > PROBATION)
+        };
+        let passed = self.daemons.iter_mut().filter(|(_, daemon)| held(daemon));
+        let mut ids = Vec::new();
+        for (id, daemon) in passed {
+            daemon.trial = None;
+            ids.push(*id);
+        }
+        for id in ids {
+            self.keep_executables(id);
         }
     }
 
