@@ -20,7 +20,7 @@ pub(crate) fn add(trials: &mut Trials) {
 const PAGE: u64 = 4096;
 
 /// Memories whose name begins so, through the supervisor's descriptors.
-fn memories(lab: &Lab, prefix: &str) -> Result<Vec<File>> {
+pub(crate) fn memories(lab: &Lab, prefix: &str) -> Result<Vec<File>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{}/fd", lab.status()?.pid))? {
         let path = entry?.path();
@@ -37,7 +37,7 @@ fn memories(lab: &Lab, prefix: &str) -> Result<Vec<File>> {
 }
 
 /// Slots in use of all pools, but what a netdevd holds ready.
-fn used(lab: &Lab) -> Result<u32> {
+pub(crate) fn used(lab: &Lab) -> Result<u32> {
     let status = lab.status()?;
     let used = status.daemons.iter().map(|d| {
         let ready = if d.name.starts_with("netdevd") { 2 } else { 0 };

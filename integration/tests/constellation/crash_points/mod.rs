@@ -2,6 +2,7 @@
 //! point and for each kind of thing, under all kinds of traffic. After each death everything goes
 //! on and every descriptor is ready as it should be; at the end nothing has leaked.
 
+mod lost;
 mod pages;
 mod requests;
 mod stimulus;
@@ -46,6 +47,7 @@ pub(crate) fn add(trials: &mut Trials) {
         "what_a_request_changes_is_committed_first",
         requests::not_before_the_commit,
     );
+    trials.add("daemons_die_while_they_free_lost_buffers", lost::everywhere);
     trials.add("tcpd_dies_while_it_gives_pages_back", pages::short);
 }
 

@@ -33,6 +33,14 @@ pub struct Site {
     place: String,
 }
 
+impl Site {
+    /// The file (the end of its path) and the line.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+}
+
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}", self.point.name(), self.place)?;
