@@ -1,12 +1,12 @@
 //! `TCP_INFO` in Linux's layout (`struct tcp_info`, 248 bytes).
 
 use super::config::MILLISECOND;
-use super::options;
 use super::recovery::Phase;
 use super::state::State;
-use super::tcb::Tcb;
+use super::tcb::{Tcb, flag};
 use super::timers::Timer;
 use super::{ConnId, Engine};
+use super::{opening, options};
 use abi::Nanos;
 use zerocopy::{Immutable, IntoBytes, KnownLayout};
 
@@ -26,6 +26,9 @@ pub struct TcpInfo {
     pub options: u8,
     /// Low nibble: send scale; high nibble: receive scale.
     pub wscale: u8,
+    /// Bit 0: the delivery rate is of an application that had nothing to send; bits 1 and 2: why
+    /// Fast Open did not work (1: no cookie, 2: the SYN's data was not taken, 3: the SYN was sent
+    /// again without it).
     pub delivery_rate_app_limited: u8,
     pub rto: u32,
     pub ato: u32,
@@ -95,6 +98,33 @@ fn low(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
+/// Linux's `enum tcp_ca_state`.
+fn ca_state(tcb: &Tcb) -> u8 {
+    let recovery = &tcb.recovery;
+    let disordered = recovery.dupacks > 0 || tcb.sacked.bytes(tcb.snd_una) > 0;
+    match recovery.phase() {
+        Phase::Loss => 4,
+        Phase::Recovery => 3,
+        // What was in flight when the window was reduced is not acknowledged yet: CWR.
+        Phase::Open if tcb.snd_una < tcb.ecn.reduced_at => 2,
+        Phase::Open => u8::from(disordered),
+    }
+}
+
+/// Linux's `enum tcp_fastopen_client_fail`.
+fn fast_open_fail(tcb: &Tcb) -> u8 {
+    let opening = &tcb.opening;
+    if !opening.has(opening::flag::WANTS) || opening.has(opening::flag::SYN_DATA) {
+        0
+    } else if opening.cookie_len == 0 {
+        1
+    } else if opening.has(opening::flag::SYN_AGAIN) {
+        3
+    } else {
+        u8::from(opening.syn_data > 0 && tcb.has(flag::WAS_CONNECTED)) << 1
+    }
+}
+
 impl Engine {
     /// The present state of a connection, as `getsockopt(TCP_INFO)` shows it.
     #[must_use]
@@ -102,6 +132,7 @@ impl Engine {
         let conn = self.conn(id)?;
         let (rcv_rtt, space) = conn.rt.memory.measured();
         let mut info = TcpInfo::of(&conn.tcb, now);
+        info.rcv_ssthresh = conn.rt.memory.offered().min(conn.tcb.opts.rcv_buf);
         info.rcv_rtt = micros(rcv_rtt);
         if space > 0 {
             info.rcv_space = low(space);
@@ -134,11 +165,7 @@ impl TcpInfo {
         let persisting = tcb.deadlines.is_armed(Timer::Persist);
         Self {
             state: tcb.state().linux(),
-            ca_state: match tcb.recovery.phase() {
-                Phase::Open => 0,
-                Phase::Recovery => 3,
-                Phase::Loss => 4,
-            },
+            ca_state: ca_state(tcb),
             retransmits: u8::try_from(tcb.recovery.retries).unwrap_or(u8::MAX),
             probes: u8::try_from(if persisting {
                 tcb.counters.persist_probes
@@ -152,7 +179,7 @@ impl TcpInfo {
                 | u8::from(n.has(options::flag::SCALING)) << 2
                 | u8::from(tcb.ecn.marks()) << 3
                 | u8::from(tcb.ecn.received_ce > 0) << 4
-                | u8::from(tcb.opening.has(super::opening::flag::SYN_DATA)) << 5,
+                | u8::from(tcb.opening.has(opening::flag::SYN_DATA)) << 5,
             wscale: n.snd_scale | n.rcv_scale << 4,
             rto: micros(tcb.rtt.rto),
             ato: ATO,
@@ -185,7 +212,8 @@ impl TcpInfo {
                 rate => rate,
             },
             delivery_rate: tcb.cc.delivery_rate,
-            delivery_rate_app_limited: u8::from(tcb.cc.rate_app_limited != 0),
+            delivery_rate_app_limited: u8::from(tcb.cc.rate_app_limited != 0)
+                | fast_open_fail(tcb) << 1,
             max_pacing_rate: match tcb.opts.max_pacing_rate {
                 0 => u64::MAX,
                 rate => rate,
@@ -198,7 +226,10 @@ impl TcpInfo {
             min_rtt: micros(tcb.rtt.min_rtt),
             data_segs_in: tcb.counters.data_segs_in,
             data_segs_out: tcb.counters.data_segs_out,
-            delivered: segments(tcb.acked_upto()),
+            // As Linux: with the SYN.
+            delivered: segments(tcb.acked_upto())
+                + segments(tcb.sacked.bytes(tcb.snd_una))
+                + u32::from(tcb.has(flag::WAS_CONNECTED)),
             delivered_ce: tcb.ecn.delivered_ce,
             bytes_sent: sent + tcb.counters.bytes_retrans,
             bytes_retrans: tcb.counters.bytes_retrans,
@@ -219,3 +250,30 @@ impl TcpInfo {
 }
 
 const _: () = assert!(size_of::<TcpInfo>() == 248);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SocketRef;
+    use crate::engine::sockopt::SockOpts;
+    use opening::flag::{SYN_AGAIN, SYN_DATA, WANTS};
+
+    // Linux: enum tcp_fastopen_client_fail.
+    #[test]
+    fn why_fast_open_did_not_work() {
+        let mut tcb = Tcb::new(SocketRef::NONE, SockOpts::default(), 0);
+        let why = |tcb: &Tcb| TcpInfo::of(tcb, 0).delivery_rate_app_limited >> 1;
+        assert_eq!(why(&tcb), 0);
+        tcb.opening.flags = WANTS;
+        assert_eq!(why(&tcb), 1, "TFO_COOKIE_UNAVAILABLE");
+        tcb.opening.cookie_len = 8;
+        tcb.opening.syn_data = 100;
+        assert_eq!(why(&tcb), 0, "not answered yet");
+        tcb.flags |= flag::WAS_CONNECTED;
+        assert_eq!(why(&tcb), 2, "TFO_DATA_NOT_ACKED");
+        tcb.opening.flags |= SYN_AGAIN;
+        assert_eq!(why(&tcb), 3, "TFO_SYN_RETRANSMITTED");
+        tcb.opening.flags |= SYN_DATA;
+        assert_eq!(why(&tcb), 0);
+    }
+}

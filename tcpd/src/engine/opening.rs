@@ -59,6 +59,8 @@ pub mod flag {
     pub const ON_CONNECT: u32 = 32;
     /// The data of a SYN was taken: ours by the peer or the peer's by us.
     pub const SYN_DATA: u32 = 64;
+    /// The own SYN or SYN,ACK had been sent more than once when it was answered.
+    pub const SYN_AGAIN: u32 = 128;
 }
 
 /// Bytes of the cookies that this side gives.

@@ -242,3 +242,16 @@ fn everything_is_marked_for_ever() {
     assert_eq!(acked, 60_001);
     assert!(b.tcb().cc.cwnd >= 2 * MSS);
 }
+
+// `TCP_INFO` shows it as Linux does: TCP_CA_CWR until what was in flight is acknowledged.
+#[test]
+fn a_reduction_shows_in_the_info() {
+    let mut b = agreed();
+    let state = |b: &Bench| b.engine.info(b.now, b.id).unwrap().ca_state;
+    b.write(14_600);
+    b.now += 100 * MS;
+    b.inject(seg(ACK | ECE, 1, 1_461));
+    assert_eq!(state(&b), 2);
+    b.inject(seg(ACK | ECE, 1, 14_601));
+    assert_eq!(state(&b), 0);
+}

@@ -60,7 +60,8 @@ fn a_transfer_is_counted() {
     b.inject(seg(ACK, 1, 10_001).len(500));
     let i = info(&b);
     assert_eq!((i.bytes_acked, i.bytes_received), (10_000, 500));
-    assert_eq!((i.unacked, i.delivered, i.data_segs_in), (0, 7, 1));
+    // With the SYN.
+    assert_eq!((i.unacked, i.delivered, i.data_segs_in), (0, 8, 1));
     assert!((50_000..=100_000).contains(&i.rtt) && i.min_rtt == 50_000);
     assert_eq!((i.snd_mss, i.pmtu, i.snd_wnd), (1460, 1500, 65_535));
     assert_eq!(
@@ -118,6 +119,39 @@ fn timeouts_are_timed() {
     // It survives.
     b.restart();
     assert_eq!(info(&b).total_rto_time, i.total_rto_time);
+}
+
+// Linux: enum tcp_ca_state; what is selectively acknowledged counts as delivered.
+#[test]
+fn the_state_of_congestion_control() {
+    let mut b = Bench::established(with_sack());
+    b.write(14_600);
+    let state = |b: &Bench| (info(b).ca_state, info(b).delivered);
+    assert_eq!(state(&b), (0, 1));
+    b.now += 50 * MS;
+    b.inject(seg(ACK, 1, 1).sack(&[(1_461, 2_921)]));
+    assert_eq!(state(&b), (1, 2), "disorder");
+    b.inject(seg(ACK, 1, 1).sack(&[(1_461, 7_301)]));
+    assert_eq!(state(&b), (3, 5), "recovery");
+    b.inject(seg(ACK, 1, 14_601));
+    assert_eq!(state(&b), (0, 11));
+    b.write(1_000);
+    b.wait(2 * S);
+    assert_eq!(info(&b).ca_state, 4, "loss");
+}
+
+#[test]
+fn the_offered_window_is_shown() {
+    let mut b = Bench::established(with_sack());
+    let before = info(&b).rcv_ssthresh;
+    assert!(before >= 1 << 16 || before == b.tcb().opts.rcv_buf);
+    for i in 0..40 {
+        b.now += MS;
+        b.inject(seg(ACK, 1 + i * 1_460, 1).len(1_460));
+        b.read(1_460);
+    }
+    let after = info(&b);
+    assert!(after.rcv_ssthresh >= before && after.rcv_ssthresh <= b.tcb().opts.rcv_buf);
 }
 
 // As Linux: of a listener, its queue and the backlog.

@@ -76,4 +76,9 @@ impl MemoryState {
     pub(crate) const fn measured(&self) -> (Nanos, u64) {
         self.measure.seen()
     }
+
+    /// Bytes of the receive buffer that are offered at most.
+    pub(crate) const fn offered(&self) -> u32 {
+        self.offer.open()
+    }
 }

@@ -37,6 +37,11 @@ impl Default for Offer {
 }
 
 impl Offer {
+    /// Bytes that are open (Linux's `rcv_ssthresh`).
+    pub(super) const fn open(&self) -> u32 {
+        self.open
+    }
+
     /// No more than this is open.
     pub(super) fn limit(&mut self, bytes: u32) {
         self.open = self.open.min(bytes);

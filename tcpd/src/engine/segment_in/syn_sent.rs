@@ -4,11 +4,11 @@ use super::Segment;
 use crate::engine::actions::Notice;
 use crate::engine::conn::{Conn, Ctx};
 use crate::engine::error::Errno;
-use crate::engine::opening;
 use crate::engine::output::build;
 use crate::engine::seq::{DATA_OFFSET, Offset, SYN_OFFSET};
 use crate::engine::state::State;
 use crate::engine::timers::Timer;
+use crate::engine::{opening, options};
 use wire::tcp::Flags;
 
 impl Conn {
@@ -59,7 +59,7 @@ impl Conn {
             if let Some(rtt) = self.tcb.rtt.finish(ctx.now, segment.ack) {
                 self.tcb.rtt.sample(rtt, ctx.config);
             }
-            self.establish(ctx);
+            self.establish(segment, ctx);
             self.rt.ack_now = true;
             ctx.actions.notices.push(Notice::Connected(self.id));
         } else {
@@ -89,10 +89,34 @@ impl Conn {
         tcb.rcv_mss = mss.min(u32::from(tcb.negotiated.advertised_mss));
     }
 
-    /// The handshake is over.
-    pub(super) fn establish(&mut self, ctx: &mut Ctx<'_>) {
+    /// What answers the own SYN or SYN,ACK tells of it. RFC 5681 3.1: when it was lost, the window
+    /// begins with one segment. As Linux, only after it was sent three times: the second may have
+    /// been a mistake of the first timeout, a second of which RFC 6298 has made one; and not if
+    /// the timestamp says that the first was answered (RFC 3522).
+    fn note_lost_syns(&mut self, segment: &Segment<'_>) {
+        let tcb = &mut self.tcb;
+        let times = tcb.rtt.backoff;
+        if times == 0 {
+            return;
+        }
+        tcb.opening.flags |= opening::flag::SYN_AGAIN;
+        let first = tcb.negotiated.clock(tcb.progress_at);
+        let echo = segment.repr.options.timestamps.map(|ts| ts.tsecr);
+        let spurious = tcb.negotiated.has(options::flag::TIMESTAMPS) && echo == Some(first);
+        if times > 1 && !spurious {
+            tcb.cc.cwnd = tcb.mss();
+        }
+    }
+
+    /// The handshake is over: this segment acknowledges the own SYN.
+    pub(super) fn establish(&mut self, segment: &Segment<'_>, ctx: &mut Ctx<'_>) {
         use crate::engine::config::SECOND;
         use crate::engine::tcb::flag;
+        let was_early = self.tcb.opening.has(opening::flag::EARLY);
+        if !was_early {
+            self.start_sending(ctx);
+            self.note_lost_syns(segment);
+        }
         let tcb = &mut self.tcb;
         tcb.flags |= flag::WAS_CONNECTED;
         // RFC 6298 5.7: if the SYN was sent again and nothing could be measured, three seconds.
@@ -103,11 +127,6 @@ impl Conn {
         tcb.recovery.retries = 0;
         tcb.deadlines.stop(Timer::Retransmit);
         tcb.progress_at = ctx.now;
-        let was_early = tcb.opening.has(opening::flag::EARLY);
-        if !was_early {
-            self.start_sending(ctx);
-        }
-        let tcb = &mut self.tcb;
         let fin_queued = tcb.has(flag::FIN_QUEUED);
         self.set_state(if fin_queued {
             State::FinWait1

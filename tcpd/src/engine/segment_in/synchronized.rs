@@ -236,7 +236,7 @@ impl Conn {
                 child: self.id,
             });
         }
-        self.establish(ctx);
+        self.establish(segment, ctx);
         if !self.tcb.has(flag::PASSIVE) {
             ctx.actions.notices.push(Notice::Connected(self.id));
         }
