@@ -41,8 +41,11 @@ counters! {
     COOKIES_FAILED = "syn_cookies_failed",
     LISTEN_DROPS = "listen_drops",
     ACCEPT_DROPS = "accept_drops",
+    FAST_OPEN_REQUESTS = "fast_open_requests",
+    FAST_OPEN_OVERFLOWS = "fast_open_overflows",
     FAST_OPEN_PASSIVE = "fast_open_passive",
     FAST_OPEN_ACTIVE = "fast_open_active",
+    FAST_OPEN_ACTIVE_FAILED = "fast_open_active_failed",
     FAST_OPEN_RENEWED = "fast_open_renewed",
     FAST_OPEN_REFUSED = "fast_open_refused",
     ORPHANS_RESET = "orphans_reset",
@@ -60,6 +63,10 @@ counters! {
     NO_ROOM = "no_room",
     DUPLICATE = "duplicate_bytes",
     RECYCLED = "time_wait_recycled",
+    ICMP_IGNORED = "icmp_errors_ignored",
+    BLACK_HOLES = "mtu_black_holes",
+    PROBES_ARRIVED = "mtu_probes_arrived",
+    PROBES_LOST = "mtu_probes_lost",
     MEMORY = "memory_bytes",
     MEMORY_LIMIT = "memory_limit_bytes",
     PRESSURE = "memory_pressure",
@@ -71,30 +78,72 @@ counters! {
 /// A count of the engine's, as it is shown.
 pub(super) type OfEngine = (usize, fn(&Stats) -> u64);
 
-/// The engine's counts that are shown.
-pub(super) const OF_ENGINE: [OfEngine; 24] = [
-    (COOKIES_SENT, |s| s.cookies_sent),
-    (COOKIES_RECEIVED, |s| s.cookies_received),
-    (COOKIES_FAILED, |s| s.cookies_failed),
-    (LISTEN_DROPS, |s| s.listen_drops),
-    (ACCEPT_DROPS, |s| s.accept_drops),
-    (FAST_OPEN_PASSIVE, |s| s.fast_open_passive),
-    (FAST_OPEN_ACTIVE, |s| s.fast_open_active),
-    (FAST_OPEN_RENEWED, |s| s.fast_open_renewed),
-    (FAST_OPEN_REFUSED, |s| s.fast_open_refused),
-    (ORPHANS_RESET, |s| s.orphans_reset),
-    (ACTIVE_OPENS, |s| s.active_opens),
-    (PASSIVE_OPENS, |s| s.passive_opens),
-    (RETRANS, |s| s.retrans),
-    (TIMEOUTS, |s| s.timeouts),
-    (ABORTED, |s| s.aborted_timeout),
-    (RESETS_IN, |s| s.resets_in),
-    (RESETS_OUT, |s| s.resets_out),
-    (CHALLENGES, |s| s.challenges),
-    (NO_SOCKET, |s| s.no_socket),
-    (PAWS_DROPS, |s| s.paws_drops),
-    (OUT_OF_WINDOW, |s| s.out_of_window),
-    (NO_ROOM, |s| s.no_room),
-    (DUPLICATE, |s| s.duplicate_bytes),
-    (RECYCLED, |s| s.time_wait_recycled),
-];
+/// Declares which of the engine's counts are shown, and the names of their fields for the test.
+macro_rules! of_engine {
+    ($($index:ident = $field:ident),* $(,)?) => {
+        /// The engine's counts that are shown.
+        pub(super) const OF_ENGINE: &[OfEngine] = &[$(($index, |s| s.$field)),*];
+        #[cfg(test)]
+        const FIELDS: &[&str] = &[$(stringify!($field)),*];
+    };
+}
+
+of_engine! {
+    COOKIES_SENT = cookies_sent,
+    COOKIES_RECEIVED = cookies_received,
+    COOKIES_FAILED = cookies_failed,
+    LISTEN_DROPS = listen_drops,
+    ACCEPT_DROPS = accept_drops,
+    FAST_OPEN_REQUESTS = fast_open_requests,
+    FAST_OPEN_OVERFLOWS = fast_open_overflows,
+    FAST_OPEN_PASSIVE = fast_open_passive,
+    FAST_OPEN_ACTIVE = fast_open_active,
+    FAST_OPEN_ACTIVE_FAILED = fast_open_active_failed,
+    FAST_OPEN_RENEWED = fast_open_renewed,
+    FAST_OPEN_REFUSED = fast_open_refused,
+    ORPHANS_RESET = orphans_reset,
+    ACTIVE_OPENS = active_opens,
+    PASSIVE_OPENS = passive_opens,
+    RETRANS = retrans,
+    TIMEOUTS = timeouts,
+    ABORTED = aborted_timeout,
+    RESETS_IN = resets_in,
+    RESETS_OUT = resets_out,
+    CHALLENGES = challenges,
+    NO_SOCKET = no_socket,
+    PAWS_DROPS = paws_drops,
+    OUT_OF_WINDOW = out_of_window,
+    NO_ROOM = no_room,
+    DUPLICATE = duplicate_bytes,
+    RECYCLED = time_wait_recycled,
+    ICMP_IGNORED = icmp_ignored,
+    BLACK_HOLES = black_holes,
+    PROBES_ARRIVED = probes_arrived,
+    PROBES_LOST = probes_lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counted where the process does it: segments and bytes at the rings, faults of applications
+    /// at their words, records at the restore.
+    const ELSEWHERE: [&str; 6] = [
+        "segs_in",
+        "segs_out",
+        "bytes_in",
+        "bytes_out",
+        "peer_faults",
+        "records_refused",
+    ];
+
+    #[test]
+    fn every_count_of_the_engine_is_shown() {
+        let text = format!("{:#?}", Stats::default());
+        let fields = text.lines().filter_map(|line| line.trim().split_once(": "));
+        for (field, _) in fields {
+            let shown = FIELDS.contains(&field) || ELSEWHERE.contains(&field);
+            assert!(shown, "{field} is counted, and nobody sees it");
+        }
+    }
+}

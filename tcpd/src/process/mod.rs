@@ -301,8 +301,21 @@ impl Service for Tcpd {
 impl Tcpd {
     fn socket_table(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let columns = [
-            "proto", "state", "recv-q", "send-q", "local", "peer", "cwnd", "ssthresh", "srtt_us",
-            "unacked", "retrans", "memory",
+            "proto",
+            "state",
+            "recv-q",
+            "send-q",
+            "local",
+            "peer",
+            "cwnd",
+            "ssthresh",
+            "srtt_us",
+            "unacked",
+            "retrans",
+            "timeouts",
+            "recoveries",
+            "duplicates",
+            "memory",
         ];
         let address = |e: abi::Endpoint| e.socket_addr().map_or("*".to_owned(), |a| a.to_string());
         let ssthresh = |n: u32| match n {
@@ -329,6 +342,9 @@ impl Tcpd {
                     info.rtt.to_string(),
                     info.unacked.to_string(),
                     info.total_retrans.to_string(),
+                    tcb.counters.timeouts.to_string(),
+                    tcb.counters.recoveries.to_string(),
+                    tcb.counters.duplicates.to_string(),
                     self.engine.charge(id).to_string(),
                 ]
             })

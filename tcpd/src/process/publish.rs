@@ -246,7 +246,7 @@ impl Tcpd {
         }
         let stats = *self.engine.stats();
         let told = core::mem::replace(&mut self.told, stats);
-        for (index, of) in counters::OF_ENGINE {
+        for &(index, of) in counters::OF_ENGINE {
             let n = of(&stats) - of(&told);
             if n > 0 {
                 cx.count(index, n);
