@@ -26,7 +26,9 @@ mod run;
 
 use fastrand::Rng;
 use ops::{Header, Op};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -214,6 +216,35 @@ fn the_corpus_holds() {
         let states = run::run(&header, &ops).unwrap_or(0);
         assert_eq!(states & 1 << 5, 1 << 5, "{name} is not established");
     }
+}
+
+/// Every scenario is a seed.
+#[test]
+fn the_corpus_is_of_all_scenarios() {
+    fn scenarios(dir: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                scenarios(&path, names);
+            } else if path.extension().is_some_and(|e| e == "pkt") {
+                let path = path.with_extension("");
+                let parts = path.components().rev().take(2);
+                let mut parts: Vec<_> = parts.map(|c| c.as_os_str().to_str().unwrap()).collect();
+                parts.reverse();
+                names.insert(parts.join("/"));
+            }
+        }
+    }
+    let mut expected = BTreeSet::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    scenarios(&root, &mut expected);
+    let lines = include_str!("corpus.txt").lines();
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let names: BTreeSet<String> = lines
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    let stale: Vec<_> = expected.symmetric_difference(&names).collect();
+    assert!(stale.is_empty(), "make it again (see above): {stale:?}");
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub(crate) fn mutated(corpus: &[(String, (Header, Vec<Op>))], rng: &mut Rng) -> 
         once(rng, &mut ops, other);
     }
     if rng.u8(..8) == 0 {
-        header.features ^= 1 << rng.u8(..6);
+        header.features ^= 1 << rng.u8(..8);
     }
     if rng.u8(..16) == 0 {
         header.sizes = rng.u8(..);

@@ -7,7 +7,8 @@
 /// What a run begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Header {
-    /// Bits: two engines, timestamps, window scaling, SACK, ECN, large units.
+    /// Bits: two engines, timestamps, window scaling, SACK, ECN, large units, path MTU probes
+    /// always, queues of two connections.
     pub(crate) features: u8,
     /// Bits 0 to 3: logarithm of the buffer size less 12; the rest: congestion control.
     pub(crate) sizes: u8,

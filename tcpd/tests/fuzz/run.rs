@@ -3,7 +3,7 @@
 use super::invariants;
 use super::ops::{Header, Op, Seg};
 use abi::Endpoint;
-use abi::config::EcnMode;
+use abi::config::{EcnMode, MtuProbing};
 use abi::session::SockOpt;
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -128,6 +128,13 @@ fn config(header: &Header) -> Config {
             EcnMode::Passive
         },
         max_gso: if has(5) { 65_000 } else { 0 },
+        mtu_probing: if has(6) {
+            MtuProbing::Always
+        } else {
+            defaults.mtu_probing
+        },
+        somaxconn: if has(7) { 2 } else { defaults.somaxconn },
+        max_syn_backlog: if has(7) { 2 } else { defaults.max_syn_backlog },
         congestion: tcpd::engine::congestion::Algorithm::by_name(name)
             .unwrap_or(defaults.congestion),
         ..defaults

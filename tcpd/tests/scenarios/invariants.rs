@@ -4,6 +4,27 @@ use std::collections::BTreeMap;
 use tcpd::engine::seq::SYN_OFFSET;
 use tcpd::engine::{ConnId, Engine, State, Tcb};
 
+/// What is sent for the first time fits what the peer has offered, and the congestion window, be
+/// it that of before or of after what came meanwhile. Beyond that are at most a probe of the tail
+/// or of the path (two segments), limited transmit (two), and, of the other window, a unit of its
+/// scale and the FIN's number.
+fn restrained(tcb: &Tcb, before: &Tcb) -> Result<(), String> {
+    if tcb.snd_nxt == before.snd_nxt || !tcb.state().is_synchronized() {
+        return Ok(());
+    }
+    let edge = tcb.snd_limit().max(before.snd_limit());
+    let unit = 1 << tcb.negotiated.snd_scale;
+    if before.state().is_synchronized() && tcb.snd_nxt > edge.max(before.snd_nxt) + unit {
+        return Err(format!("E2: sent to {}, offered {edge}", tcb.snd_nxt));
+    }
+    let new = tcb.snd_nxt - before.snd_nxt;
+    let window = u64::from(tcb.cc.cwnd.max(before.cc.cwnd));
+    if new > window + 4 * u64::from(tcb.negotiated.mss()) {
+        return Err(format!("E2: {new} bytes at once, a window of {window}"));
+    }
+    Ok(())
+}
+
 /// One record as committed, and the one it takes the place of.
 pub(crate) fn record(tcb: &Tcb, before: Option<&Tcb>) -> Result<(), String> {
     let check = |holds: bool, what: &str| {
@@ -41,6 +62,7 @@ pub(crate) fn record(tcb: &Tcb, before: Option<&Tcb>) -> Result<(), String> {
         check(tcb.rcv_adv >= b.rcv_adv, "E3: rcv_adv went back")?;
         check(tcb.written >= b.written, "written went back")?;
         check(tcb.consumed >= b.consumed, "consumed went back")?;
+        restrained(tcb, b)?;
     }
     // E4: what must end or be answered has a timer.
     let armed = tcb.deadlines.earliest().is_some();

@@ -5,7 +5,7 @@ use crate::fuzzed::ends;
 use crate::lang::{Call, Opt, Seg};
 use crate::ops::{self, Header, Op};
 use crate::run::Run;
-use abi::config::EcnMode;
+use abi::config::{EcnMode, MtuProbing};
 use tcpd::engine::{ConnId, How, IcmpKind};
 use wire::tcp::Repr;
 
@@ -184,6 +184,7 @@ fn header(setup: &Setup) -> Header {
         c.sack,
         c.ecn == EcnMode::On,
         c.max_gso > 0,
+        c.mtu_probing == MtuProbing::Always,
     ];
     let features = bits
         .iter()
