@@ -24,6 +24,7 @@ use wire::tcp::{Flags, Repr};
 
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("a_flooding_peer_leaves_the_others_alone", flood);
+    trials.add("a_segment_with_a_wrong_checksum_is_dropped", damaged);
 }
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
@@ -42,30 +43,32 @@ fn byte_at(position: u32) -> u8 {
 
 /// One of its connections, by its port.
 #[derive(Debug, Clone, Copy)]
-struct Flow {
+pub(crate) struct Flow {
     window: u16,
     /// What it has of ours: acknowledged.
-    ack: u32,
+    pub(crate) ack: u32,
     /// What we have of it.
     acked: u32,
     connected: bool,
 }
 
 /// A host that does not exist, on the lab's link.
-struct Peer {
+pub(crate) struct Peer {
     fd: OwnedFd,
     to: LinkAddr,
     mac: [u8; 6],
     own: Ipv4Addr,
     stack: Ipv4Addr,
     port: u16,
-    flows: HashMap<u16, Flow>,
+    pub(crate) flows: HashMap<u16, Flow>,
     buffer: Vec<u8>,
     answers: u32,
+    /// What it sends has a wrong checksum.
+    damages: bool,
 }
 
 impl Peer {
-    fn new(lab: &Lab, port: u16) -> Result<Self> {
+    pub(crate) fn new(lab: &Lab, port: u16) -> Result<Self> {
         let all = u16::try_from(libc::ETH_P_ALL)?;
         let to = interface_address(&lab.host_interface, all)?;
         let fd = socket(
@@ -86,6 +89,7 @@ impl Peer {
             flows: HashMap::new(),
             buffer: vec![0; 1 << 17],
             answers: 0,
+            damages: false,
         })
     }
 
@@ -103,7 +107,7 @@ impl Peer {
         );
     }
 
-    fn send(&self, from: u16, flags: Flags, seq: u32, payload: &[u8]) -> Result<()> {
+    pub(crate) fn send(&self, from: u16, flags: Flags, seq: u32, payload: &[u8]) -> Result<()> {
         let flow = self.flows.get(&from).context("no such flow")?;
         let repr = Repr {
             src_port: from,
@@ -127,6 +131,8 @@ impl Peer {
         repr.emit(segment)?;
         segment[repr.header_len()..].copy_from_slice(payload);
         wire::tcp::fill_checksum(segment, self.own.into(), self.stack.into())?;
+        // The checksum's own bytes.
+        segment[17] ^= u8::from(self.damages);
         self.frame(0x0800, &packet);
         Ok(())
     }
@@ -194,7 +200,7 @@ impl Peer {
         Ok(())
     }
 
-    fn connect(&mut self, from: u16, window: u16) -> Result<()> {
+    pub(crate) fn connect(&mut self, from: u16, window: u16) -> Result<()> {
         let flow = Flow {
             window,
             ack: 0,
@@ -228,6 +234,34 @@ impl Peer {
         }
         self.pump()
     }
+}
+
+/// RFC 9293 3.1 (MUST-3): the receiver checks the checksum.
+fn damaged() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let listener = stack.listen((lab.stack, 0))?;
+    // The kernel learns the stack's address with it.
+    drop(connect(&lab, &stack, false)?);
+    let mut peer = Peer::new(&lab, listener.local_addr()?.port())?;
+    peer.connect(READ, 60_000)?;
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let errors = || lab.counter("tcpd", "tcp_in_csum_errors");
+    let before = errors()?;
+    peer.damages = true;
+    peer.send(READ, Flags::ACK | Flags::PSH, 1, b"wrong")?;
+    let begin = Instant::now();
+    while errors()? == before {
+        ensure!(begin.elapsed() < Duration::from_secs(10), "not counted");
+        thread::sleep(Duration::from_millis(2));
+    }
+    peer.damages = false;
+    peer.send(READ, Flags::ACK | Flags::PSH, 1, b"right")?;
+    let mut got = [0; 5];
+    stream.read_exact(&mut got)?;
+    ensure!(&got == b"right", "{got:?}");
+    Ok(())
 }
 
 /// Bytes of memory that tcpd has touched.

@@ -19,6 +19,7 @@ mod idle;
 mod info;
 mod linger;
 mod marks;
+mod numbers;
 mod opening;
 mod pacing;
 mod path;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         udp::add(trials);
         tcp::add(trials);
         opening::add(trials);
+        numbers::add(trials);
         urgent::add(trials);
         linger::add(trials);
         pacing::add(trials);

@@ -121,6 +121,22 @@ mod tests {
         assert_ne!(a, initial_sequence(&[2; 16], &flow(1), 0));
     }
 
+    // RFC 6528 3: who sees the numbers of some ends knows nothing of those of others.
+    #[test]
+    fn the_numbers_of_other_ends_are_unrelated() {
+        let numbers: Vec<u32> = (1..=1_000)
+            .map(|port| initial_sequence(&[1; 16], &flow(port), 0))
+            .collect();
+        let steps = numbers.windows(2).map(|w| w[1].wrapping_sub(w[0]));
+        let different: std::collections::HashSet<u32> = steps.collect();
+        assert!(different.len() > 990, "{} steps", different.len());
+        let high = numbers.iter().filter(|n| **n > u32::MAX / 2).count();
+        assert!(
+            (400..600).contains(&high),
+            "{high} of 1,000 in the upper half"
+        );
+    }
+
     #[test]
     fn timestamps_of_two_hosts_share_an_offset() {
         assert_eq!(
