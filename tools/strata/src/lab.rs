@@ -324,7 +324,10 @@ impl Lab {
     pub fn replace_supervisor(&self) -> Result<()> {
         let before = lock(&self.running.supervisor).take();
         let mut before = before.context("no supervisor")?;
-        self.spawn(&["--replace"])?;
+        if let Err(error) = self.spawn(&["--replace"]) {
+            *lock(&self.running.supervisor) = Some(before);
+            return Err(error);
+        }
         before.wait()?;
         self.wait_ready(Duration::from_secs(20))
     }

@@ -2,6 +2,7 @@
 //! force if it does not.
 
 use crate::admin::{Answer, Request, call};
+use crate::orphans;
 use crate::rundir::RunDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -109,6 +110,8 @@ impl Running {
         for pid in pids.into_iter().filter(|pid| is_alive(*pid)) {
             let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
         }
+        // One that hangs could not say whom it has started.
+        orphans::end(&orphans::find(&self.rundir));
     }
 }
 
