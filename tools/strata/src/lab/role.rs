@@ -3,6 +3,7 @@
 use super::running::remove;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,10 +19,7 @@ pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
 #[must_use]
 pub fn become_strata_if_asked() -> Option<ExitCode> {
     std::env::var_os(AS_STRATA)?;
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "up")
-    {
+    if command(std::env::args_os()).is_some_and(|command| command == "up") {
         stop_with_parent();
     }
     let code = crate::main();
@@ -34,6 +32,15 @@ pub fn become_strata_if_asked() -> Option<ExitCode> {
         );
     }
     Some(code)
+}
+
+/// The command in a command line as [`Lab::strata`](super::Lab::strata) makes it.
+fn command(arguments: impl Iterator<Item = OsString>) -> Option<OsString> {
+    let mut arguments = arguments.skip(1);
+    match arguments.next() {
+        Some(name) if name == "--name" => arguments.nth(1),
+        first => first,
+    }
 }
 
 /// Set in a supervisor whose lab has ended.
