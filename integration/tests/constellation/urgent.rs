@@ -9,9 +9,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
+use signal_hook::consts::SIGURG;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 use strata::lab::{Lab, LabConfig};
@@ -19,6 +22,7 @@ use strata::lab::{Lab, LabConfig};
 pub(crate) fn add(trials: &mut Trials) {
     trials.add("urgent_data_is_as_the_kernel_gives_it", same_as_kernel);
     trials.add("urgent_data_survives_a_kill", survives);
+    trials.add("urgent_data_raises_sigurg", raises_sigurg);
 }
 
 /// One end, on either stack.
@@ -248,5 +252,44 @@ fn survives() -> Result<()> {
     let mut rest = [0; 2];
     theirs.read_exact(&mut rest)?;
     ensure!(&rest == b"ef");
+    Ok(())
+}
+
+/// `F_SETOWN` works on the descriptor as on any: each urgent byte raises the signal, also when
+/// another tcpd receives it.
+fn raises_sigurg() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (theirs, ours) = connect(&lab, &stack, true)?;
+    let raised = Arc::new(AtomicBool::new(false));
+    let hook = signal_hook::flag::register(SIGURG, raised.clone())?;
+    set_owner(&ours)?;
+    theirs.put(b"no", false)?;
+    ensure!(events(&ours, PollFlags::POLLIN)?.contains(PollFlags::POLLIN));
+    ensure!(!raised.load(Ordering::Relaxed), "data that are not urgent");
+    for byte in [b'X', b'Y', b'Z'] {
+        theirs.put(&[byte], true)?;
+        ensure!(events(&ours, PollFlags::POLLPRI)?.contains(PollFlags::POLLPRI));
+        let mut patience = 200;
+        while !raised.swap(false, Ordering::Relaxed) {
+            ensure!(patience > 0, "no signal");
+            patience -= 1;
+            sleep(Duration::from_millis(5));
+        }
+        ensure!(ours.oob(false)? == byte);
+        let old = lab.signal("tcpd", Signal::SIGKILL)?;
+        lab.wait_replaced("tcpd", old)?;
+    }
+    signal_hook::low_level::unregister(hook);
+    Ok(())
+}
+
+/// `SIGURG` for this descriptor goes to this process.
+#[expect(unsafe_code, reason = "nix has no F_SETOWN")]
+fn set_owner(end: &impl AsFd) -> Result<()> {
+    let this = nix::unistd::getpid().as_raw();
+    // SAFETY: the descriptor is open; the call takes a number and touches no memory.
+    let result = unsafe { libc::fcntl(end.as_fd().as_raw_fd(), libc::F_SETOWN, this) };
+    Errno::result(result)?;
     Ok(())
 }

@@ -196,6 +196,7 @@ impl Lab {
             .strata(&["up", "--foreground", "--config"])?
             .arg(self.config_file())
             .args(more)
+            .env(AS_STRATA, role::SUPERVISOR)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -328,7 +329,10 @@ impl Lab {
             *lock(&self.running.supervisor) = Some(before);
             return Err(error);
         }
+        // Waiting would close it first, and so ask it to stop everything.
+        let lifeline = before.stdin.take();
         before.wait()?;
+        drop(lifeline);
         self.wait_ready(Duration::from_secs(20))
     }
 

@@ -1,7 +1,8 @@
 //! The descriptor store as a model: a daemon that stores, uses and forgets descriptors, the
 //! supervisor, and the keeper, each of which may die between any two steps. All interleavings
 //! are explored. What must hold: a daemon that starts is given every descriptor that is in use
-//! outside, unless supervisor and keeper were dead at the same time.
+//! outside, unless supervisor and keeper were dead at the same time (as they are, too, when the
+//! keeper dies while it hands over to a new supervisor).
 //!
 //! The steps are those of `supervisor::lifecycle` (look at a message, copy it to the keeper, take
 //! it off), `supervisor::keeper`, and `keeper::process`. Variants with a deliberate mistake show
@@ -53,6 +54,12 @@ enum Mistake {
     UsesFirst,
     /// The supervisor looks, finds nothing, and takes what has come since.
     TakesUnseen,
+    /// The keeper goes on reading the daemons' messages while it hands over.
+    ReadsWhileGiving,
+    /// A new supervisor begins with what it has before the keeper has said that it is all.
+    BeginsEarly,
+    /// The keeper lets go of what it hands over.
+    LetsGo,
 }
 
 /// What the supervisor found when it looked at the channel.
@@ -82,6 +89,9 @@ struct World {
     /// For [`Mistake::TakesFirst`]: taken and not copied.
     taken: Option<Message>,
     keeper: Option<Keys>,
+    /// While the keeper hands over to a new supervisor: what that has been given, and what it has
+    /// not been given yet.
+    giving: Option<(Keys, Keys)>,
     /// From the supervisor to the keeper: copies, or everything.
     copies: VecDeque<Result<Message, Keys>>,
     deaths: u8,
@@ -105,6 +115,7 @@ impl World {
             looked: Look::No,
             taken: None,
             keeper: Some(Keys::new()),
+            giving: None,
             copies: VecDeque::new(),
             deaths: 0,
         }
@@ -143,16 +154,10 @@ impl World {
     }
 
     fn supervisor_steps(&self, mistake: Mistake) -> Result<Vec<Self>, String> {
-        let mut all = Vec::new();
         let Some(stored) = &self.supervisor else {
-            // A new one, when the keeper knows that the old one is dead and has read it out.
-            if let Some(held) = self.keeper.as_ref().filter(|_| self.copies.is_empty()) {
-                let mut world = self.clone();
-                world.supervisor = Some(held.clone());
-                all.push(world);
-            }
-            return Ok(all);
+            return Ok(self.hand_over(mistake));
         };
+        let mut all = Vec::new();
         // Not between looking at a message and taking it off: that is one turn of the supervisor.
         let between = self.looked == Look::Copied && mistake != Mistake::StartsInBetween;
         if self.keeper.is_none() && !between {
@@ -205,9 +210,45 @@ impl World {
         Ok(all)
     }
 
+    /// To a new supervisor, when the keeper knows that the old one is dead and has read it out:
+    /// a descriptor at a time, and the word that this was all.
+    fn hand_over(&self, mistake: Mistake) -> Vec<Self> {
+        let Some(held) = self.keeper.as_ref().filter(|_| self.copies.is_empty()) else {
+            return Vec::new();
+        };
+        let Some(giving) = &self.giving else {
+            return vec![Self {
+                giving: Some((Keys::new(), held.clone())),
+                ..self.clone()
+            }];
+        };
+        let (mut given, mut left) = giving.clone();
+        let mut all = Vec::new();
+        if left.is_empty() || mistake == Mistake::BeginsEarly {
+            all.push(Self {
+                giving: None,
+                supervisor: Some(given.clone()),
+                ..self.clone()
+            });
+        }
+        if let Some(key) = left.pop_first() {
+            given.insert(key);
+            let mut world = self.clone();
+            world.giving = Some((given, left));
+            if mistake == Mistake::LetsGo {
+                world.keeper.iter_mut().for_each(|held| {
+                    held.remove(&key);
+                });
+            }
+            all.push(world);
+        }
+        all
+    }
+
     fn keeper_steps(&self, mistake: Mistake) -> Vec<Self> {
         let mut all = Vec::new();
-        let orphaned = self.supervisor.is_none();
+        let reads = self.giving.is_none() || mistake == Mistake::ReadsWhileGiving;
+        let orphaned = self.supervisor.is_none() && reads;
         if self.keeper.is_none() {
             return all;
         }
@@ -235,7 +276,7 @@ impl World {
 
     fn deaths(&self) -> Vec<Self> {
         let mut all = Vec::new();
-        if self.deaths == 3 {
+        if self.deaths == 4 {
             return all;
         }
         let dying = || Self {
@@ -245,6 +286,11 @@ impl World {
         if self.daemon.is_some() {
             let mut world = dying();
             world.daemon = None;
+            all.push(world);
+        }
+        if self.giving.is_some() {
+            let mut world = dying();
+            world.giving = None;
             all.push(world);
         }
         if self.supervisor.is_some() && self.keeper.is_some() {
@@ -291,6 +337,9 @@ fn the_model_finds_mistakes() {
         Mistake::StartsInBetween,
         Mistake::UsesFirst,
         Mistake::TakesUnseen,
+        Mistake::ReadsWhileGiving,
+        Mistake::BeginsEarly,
+        Mistake::LetsGo,
     ] {
         assert!(explore(mistake).is_err(), "{mistake:?} is not found");
     }

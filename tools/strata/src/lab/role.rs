@@ -14,12 +14,16 @@ use std::thread;
 /// test's executable starts the supervisor and the daemons from itself.
 pub const AS_STRATA: &str = "STRATA_EXECUTABLE_ROLE";
 
+/// Value of [`AS_STRATA`] in a lab's own supervisor, whose standard input is its lifeline. Its
+/// children inherit the variable.
+pub(super) const SUPERVISOR: &str = "supervisor";
+
 /// Behaves as `strata` if this process was started to be that. An executable that starts a
 /// [`Lab`](super::Lab) calls it first thing in `main` and ends with what it answers.
 #[must_use]
 pub fn become_strata_if_asked() -> Option<ExitCode> {
-    std::env::var_os(AS_STRATA)?;
-    if command(std::env::args_os()).is_some_and(|command| command == "up") {
+    let role = std::env::var_os(AS_STRATA)?;
+    if role == SUPERVISOR && command(std::env::args_os()).is_some_and(|command| command == "up") {
         stop_with_parent();
     }
     let code = crate::main();
