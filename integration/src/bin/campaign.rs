@@ -30,9 +30,10 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = PeerArgument::Mixed)]
     peer: PeerArgument,
     /// Congestion control of the kernel where it is the other end, as in
-    /// `tcp_available_congestion_control` [default: the machine's]
+    /// `tcp_available_congestion_control` [default: cubic where a namespace may have it, else reno]
     ///
-    /// It says how soon the kernel's own transfers go on after a fault.
+    /// It says how soon the kernel's own transfers go on after a fault; with BBR they are silent
+    /// for tens of milliseconds without any.
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
     /// Only one part of several, which together are the whole: `2/3`
@@ -100,6 +101,10 @@ fn campaign(arguments: &Arguments) -> Result<bool> {
     if let Some(name) = &arguments.congestion {
         fs::write(CONGESTION, name)
             .with_context(|| format!("the kernel does not take --congestion {name}"))?;
+    } else {
+        // Linux's own default and its last resort; the table says which it is.
+        let mut defaults = ["cubic", "reno"].into_iter();
+        let _ = defaults.find(|name| fs::write(CONGESTION, name).is_ok());
     }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
