@@ -228,8 +228,8 @@ impl TcpInfo {
             data_segs_out: tcb.counters.data_segs_out,
             // As Linux: with the SYN.
             delivered: segments(tcb.acked_upto())
-                + segments(tcb.sacked.bytes(tcb.snd_una))
-                + u32::from(tcb.has(flag::WAS_CONNECTED)),
+                .wrapping_add(segments(tcb.sacked.bytes(tcb.snd_una)))
+                .wrapping_add(tcb.has(flag::WAS_CONNECTED).into()),
             delivered_ce: tcb.ecn.delivered_ce,
             bytes_sent: sent + tcb.counters.bytes_retrans,
             bytes_retrans: tcb.counters.bytes_retrans,
