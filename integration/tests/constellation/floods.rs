@@ -182,7 +182,12 @@ impl Peer {
         };
         ensure!(!repr.flags.contains(Flags::RST), "reset");
         self.answers += 1;
-        flow.acked = repr.ack.0.wrapping_sub(ISN);
+        let acked = repr.ack.0.wrapping_sub(ISN);
+        if !flow.connected && !repr.flags.contains(Flags::SYN) {
+            // RFC 9293 3.5.2: of an older connection, whose reset was lost.
+            return self.send(repr.dst_port, Flags::RST, acked, &[]);
+        }
+        flow.acked = acked;
         let payload = u32::try_from(segment.len() - header)?;
         let first = repr.flags.contains(Flags::SYN);
         if first {

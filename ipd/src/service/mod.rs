@@ -183,7 +183,7 @@ impl Service for Ipd {
         self.ports.forget_words();
     }
 
-    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, what: Query, _: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         match what {
             Query::Neighbours => self.engine.neighbours(clock::now()),
             Query::Routes => self.engine.routes(clock::now()),

@@ -68,6 +68,11 @@ impl Stack {
         self.ipd.as_mut().unwrap().turn(now);
     }
 
+    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+        let now = self.now;
+        self.ipd.as_mut().unwrap().query(what, now)
+    }
+
     fn count(&self, counter: Counter) -> u64 {
         self.ipd
             .as_ref()
@@ -203,7 +208,7 @@ fn it_announces_resolves_sends_and_delivers() {
     drop(packets);
     assert_eq!(s.count(Counter::IpInDelivers), 1);
     assert_eq!(s.free(), 3 * s.fabric.slots());
-    let (columns, rows) = s.ipd.as_mut().unwrap().service.query(Query::Neighbours);
+    let (columns, rows) = s.query(Query::Neighbours);
     assert_eq!(
         (columns.len(), &rows[0][..4]),
         (
@@ -211,17 +216,9 @@ fn it_announces_resolves_sends_and_delivers() {
             &["10.77.1.1", "dev1", "02:00:00:00:00:63", "REACHABLE"].map(String::from)[..]
         )
     );
-    let (_, rows) = s.ipd.as_mut().unwrap().service.query(Query::Routes);
+    let (_, rows) = s.query(Query::Routes);
     assert_eq!(rows[0][0], "10.77.1.0/24");
-    assert!(
-        !s.ipd
-            .as_mut()
-            .unwrap()
-            .service
-            .query(Query::Summary)
-            .1
-            .is_empty()
-    );
+    assert!(!s.query(Query::Summary).1.is_empty());
 }
 
 #[test]

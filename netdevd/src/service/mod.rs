@@ -208,7 +208,7 @@ impl Service for Netdevd {
         transmit::adopt(cx.plumbing, id, memory);
     }
 
-    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, what: Query, _: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         if what != Query::Summary {
             return Default::default();
         }

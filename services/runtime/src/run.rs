@@ -337,7 +337,11 @@ impl<S: Service> Loop<S> {
                 }
                 ToDaemon::Drain => self.draining = true,
                 ToDaemon::Query { id, what } => {
-                    let (columns, rows) = self.service.query(what);
+                    let mut cx = Context {
+                        now,
+                        plumbing: &mut self.plumbing,
+                    };
+                    let (columns, rows) = self.service.query(what, &mut cx);
                     self.control.send(FromDaemon::Report { id, columns, rows });
                 }
             }

@@ -89,8 +89,8 @@ pub trait Service: Sized {
     }
 
     /// Answers a query of the supervisor: columns and rows.
-    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
-        let _ = what;
+    fn query(&mut self, what: Query, cx: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
+        let _ = (what, cx);
         Default::default()
     }
 }

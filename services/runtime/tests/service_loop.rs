@@ -74,7 +74,7 @@ impl Service for Echo {
         self.configured = config.incarnation;
     }
 
-    fn query(&mut self, _: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, _: Query, _: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         (
             vec!["configured".to_owned()],
             vec![vec![self.configured.to_string()]],

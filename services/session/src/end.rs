@@ -28,7 +28,7 @@ impl Sessions {
         let Some(session) = self.session_at(index) else {
             return;
         };
-        if session.request.is_some() || session.slots.used() != 0 {
+        if self.is_restoring || session.request.is_some() || session.slots.used() != 0 {
             return;
         }
         let (region, mut record) = (session.region, session.record);

@@ -54,6 +54,9 @@ impl Sessions {
     /// before it is used. It is given back with the socket. None when there is none left, or the
     /// socket has one.
     pub fn take_window(&mut self, socket: SocketRef) -> Option<u32> {
+        if self.is_restoring {
+            return None;
+        }
         self.session_mut(socket.region)?
             .slots
             .take_window(socket.slot)

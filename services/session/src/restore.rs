@@ -8,6 +8,9 @@
 //!   finish_restore()              drops what nobody claimed
 //! ```
 //!
+//! Sockets that are claimed can be served before the others are: their words are looked at, but no
+//! request is taken, no slot or window given to anybody, and no session ended.
+//!
 //! Which descriptor there is tells at which step the predecessor died:
 //! - a request socket without memory: `Hello` comes again;
 //! - a record without a shadow, or with one that hung up: the reply never left (the request
@@ -48,7 +51,8 @@ impl Sessions {
     /// Takes up the sessions that are in `stored` (none: a first start).
     ///
     /// `listener` is where applications connect, `bell` the transport's own doorbell, whose
-    /// copies applications get.
+    /// copies applications get. [`Sessions::finish_restore`] is to follow, unless nothing was
+    /// stored.
     ///
     /// # Errors
     /// When the kernel refuses what every session needs.
@@ -69,6 +73,7 @@ impl Sessions {
         let watch = Watch::new()?;
         watch.add(listener.as_fd(), Watched::Listener)?;
 
+        let is_restoring = !stored.is_empty();
         // Most are sockets' shadows, of thousands perhaps: into their table at once.
         let mut orphans = HashMap::with_capacity(stored.len());
         let mut rest: HashMap<StoreKey, OwnedFd> = HashMap::new();
@@ -119,6 +124,7 @@ impl Sessions {
             forgets: Vec::new(),
             restock: Vec::new(),
             tally: Default::default(),
+            is_restoring,
         };
         for index in 0..MAX_SESSIONS {
             this.restore_session(index, &mut stored, store);
@@ -290,6 +296,11 @@ impl Sessions {
     /// Forgets what no record claimed. Every socket counts as dirty in the
     /// turns that follow, some in each.
     pub fn finish_restore(&mut self, store: &mut dyn FdStore) {
+        self.is_restoring = false;
+        for session in self.all.iter_mut().flatten() {
+            // From the beginning: those claimed late were passed over so far.
+            session.replay = Some(0);
+        }
         for ((region, slot, incarnation), _) in self.orphans.drain() {
             store.forget(Session::shadow_key(region, slot, incarnation));
         }

@@ -136,6 +136,8 @@ pub struct Sessions {
     /// Sessions whose stock of pairs runs low.
     pub(crate) restock: Vec<usize>,
     pub(crate) tally: Tally,
+    /// Not every socket is claimed that a predecessor had.
+    pub(crate) is_restoring: bool,
 }
 
 impl Sessions {
@@ -150,12 +152,13 @@ impl Sessions {
         self.hinted = true;
     }
 
-    /// Takes connections, requests, hang-ups and dirty words. Answers how many events it added.
+    /// Takes connections, requests, hang-ups and dirty words; before [`Sessions::finish_restore`]
+    /// dirty words alone. Answers how many events it added.
     pub fn poll(&mut self, store: &mut dyn FdStore, events: &mut Vec<Event>) -> usize {
         let before = events.len();
         self.turns = self.turns.wrapping_add(1);
         let look = self.turns.is_multiple_of(LOOK_EVERY);
-        if self.hinted || look {
+        if (self.hinted || look) && !self.is_restoring {
             self.look(store, events);
         }
         if self.scan_all || look {

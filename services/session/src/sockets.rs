@@ -31,6 +31,9 @@ impl Sessions {
     }
 
     fn new_slot(&mut self, region: RegionId, accepted: bool) -> Result<NewSocket, SessionError> {
+        if self.is_restoring {
+            return Err(SessionError::Full);
+        }
         let session = self.session_mut(region).ok_or(SessionError::NoSuchSocket)?;
         if session.attached.is_none() {
             return Err(SessionError::NoSuchSocket);
@@ -101,6 +104,14 @@ impl Sessions {
             .used(id.slot)
             .filter(|s| s.incarnation == id.incarnation && s.owner != NO_OWNER)
             .map(|s| s.owner)
+    }
+
+    /// The memories of all sessions.
+    #[must_use]
+    pub fn regions(&self) -> Vec<RegionId> {
+        let sessions = self.all.iter().flatten();
+        let attached = sessions.filter(|session| session.attached.is_some());
+        attached.map(|session| session.region).collect()
     }
 
     /// A session's memory.

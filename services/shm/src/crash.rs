@@ -76,6 +76,8 @@ points! {
     Attached = "attached";
     /// At the start: the predecessor's slots are swept.
     Swept = "swept";
+    /// Some connections are taken up and served, others are not.
+    HalfLoaded = "half-loaded";
     /// At the start: state is restored, neighbours are not woken.
     Restored = "restored";
     /// At the start: neighbours are woken, the supervisor does not know that we are ready.

@@ -10,6 +10,7 @@
 //!     ring     SPSC ring of handles      link   a pair of rings and their registrations
 //!     doorbell masked doorbell           bell   it, in a memfd with an eventfd
 //!     record   two-copy checksummed      records  a table of them in a memfd
+//!     recent   which of them were committed last
 //!     dirty    bitmap of changed sockets session  the memory that has it
 //!     vitals   progress, crash note, trace, counters of a daemon
 //!     crash    where tests have a daemon die
@@ -44,6 +45,7 @@ mod mapped {
     pub mod link;
     pub mod mapping;
     pub mod pool;
+    pub mod recent;
     pub mod records;
     pub mod session;
     pub(crate) mod session_layout;
@@ -62,6 +64,7 @@ pub use mapped::{
     link::{self, Link, Side},
     mapping::{self, Mapping},
     pool::{self, Pool, PoolLayout, SizeClass},
+    recent::{self, Recent},
     records::{self, RecordLayout, RecordTable},
     session::{self, Buffer, SessionMemory},
     session_layout::SessionLayout,

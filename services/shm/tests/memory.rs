@@ -16,8 +16,9 @@ use shm::link::DeviceWords;
 use shm::sync::Ordering;
 use shm::vitals::{Phase, stage};
 use shm::{
-    Arena, Bell, Buffer, Link, Mapping, Pool, PoolLayout, RecordLayout, RecordTable, SessionLayout,
-    SessionMemory, ShmError, Side, SizeClass, Vitals, mapping, pool, records, session, vitals,
+    Arena, Bell, Buffer, Link, Mapping, Pool, PoolLayout, Recent, RecordLayout, RecordTable,
+    SessionLayout, SessionMemory, ShmError, Side, SizeClass, Vitals, mapping, pool, recent,
+    records, session, vitals,
 };
 use std::fs::File;
 use std::io::Write;
@@ -748,4 +749,40 @@ fn vital_signs_are_seen_from_outside() {
         supervisor.traces().iter().map(|t| t.at).collect::<Vec<_>>(),
         [0, 1]
     );
+}
+
+#[test]
+fn what_was_committed_last_is_known_to_a_successor() {
+    let fd = mapping::create("recent", 8192 + recent::SIZE).unwrap();
+    let attach = || Recent::attach(&fd, 8192, 10_000).unwrap();
+    let mut first = attach();
+    assert_eq!(first.latest().count(), 0);
+    // Few that are busy do not push out one that is at work now and then.
+    for round in 0..10_000 {
+        first.note(round % 3);
+        if round % 2_000 == 0 {
+            first.note(77);
+        }
+    }
+    // No record of the table.
+    first.note(10_000);
+    drop(first);
+    let mut second = attach();
+    let mut latest: Vec<u32> = second.latest().collect();
+    latest.sort_unstable();
+    assert_eq!(latest, [0, 1, 2, 77]);
+    for index in 100..5_000 {
+        second.note(index);
+    }
+    second.note(0);
+    let latest: Vec<u32> = second.latest().collect();
+    assert_eq!(latest[..3], [0, 4_999, 4_998]);
+    assert_eq!(latest.len(), 512);
+    // Whatever was written over it, no record that cannot be.
+    let map = Mapping::map(&fd, 8192, true).unwrap();
+    assert!(map.copy_in(8192, &[0xa5; recent::SIZE]));
+    assert_eq!(second.latest().count(), 0);
+    second.note(0);
+    assert_eq!(second.latest().next(), Some(0));
+    assert!(Recent::attach(&fd, 8192 + 4, 10).is_err(), "too small");
 }

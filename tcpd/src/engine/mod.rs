@@ -194,6 +194,8 @@ pub struct Engine {
     port_counters: ephemeral::Counters,
     /// Told of each socket before it is worked on.
     watch: watch::Watch,
+    /// Every record of a predecessor was adopted.
+    is_complete: bool,
 }
 
 impl Engine {
@@ -220,6 +222,7 @@ impl Engine {
             account: memory::Account::default(),
             port_counters: ephemeral::Counters::default(),
             watch: watch::Watch::default(),
+            is_complete: true,
             config,
         }
     }

@@ -6,6 +6,7 @@
 //! connection with data in flight sends a probe soon instead of waiting for its timeout.
 
 use super::conn::Conn;
+use super::demux::Flow;
 use super::recovery::Phase;
 use super::sent::SendLog;
 use super::seq::SYN_OFFSET;
@@ -14,7 +15,8 @@ use super::tcb::{Accept, Tcb, flag};
 use super::timers::Timer;
 use super::watch::{OnWork, Watch};
 use super::{Config, ConnId, Engine};
-use abi::Nanos;
+use abi::{Endpoint, Nanos};
+use std::collections::HashSet;
 use zerocopy::IntoBytes;
 
 /// How soon a connection with data in flight makes itself heard: what was let out and what was
@@ -35,76 +37,91 @@ impl Engine {
         refused: &mut Vec<ConnId>,
     ) -> Self {
         let mut engine = Self::revive(config, now, None);
-        for (id, tcb) in records {
-            if !engine.adopt(id, &tcb) {
+        let (children, others): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|(_, tcb)| tcb.parent().is_some());
+        for (id, tcb) in others.into_iter().chain(children) {
+            if !engine.adopt(now, id, &tcb) {
                 refused.push(id);
             }
         }
-        engine.resume(now);
+        engine.complete();
         engine
     }
 
-    /// An engine that has nothing yet: give it every record with [`Engine::adopt`], then
-    /// [`Engine::resume`]. `watch` is told of every socket before it is worked on.
+    /// An engine that has nothing yet: give it every record with [`Engine::adopt`], listeners
+    /// before their children, then [`Engine::complete`] it. Until then it may serve those that it
+    /// has, if nothing new is begun: no call, no segment unless [`Engine::is_at_home`] says so.
+    /// `watch` is told of every socket before it is worked on.
     pub fn revive(config: Config, now: Nanos, watch: Option<OnWork>) -> Self {
         let mut engine = Self::new(config);
         engine.watch = Watch(watch);
+        engine.is_complete = false;
         // Generations of records that are free by now are forgotten, and must not be used for
         // others: they grow by one for each socket, the clock grows faster.
         engine.next_generation = ((now >> GENERATION_SHIFT) as u32).max(1);
         engine
     }
 
-    /// Everybody goes on from the records that were adopted. One that is as it was committed is
-    /// not committed again: of thousands that wait, few have anything to do.
-    pub fn resume(&mut self, now: Nanos) {
-        let mut ids: Vec<ConnId> = Vec::with_capacity(self.slots.len());
-        for (index, slot) in self.slots.iter().enumerate() {
-            match slot {
-                Some(conn) => ids.push(conn.id),
-                None => self.free.push(index as u32),
-            }
-        }
-        // Oldest TIME_WAIT first: they are listed in the order in which they end.
-        ids.sort_by_key(|&id| {
+    /// Every record was adopted: what follows from all of them together.
+    pub fn complete(&mut self) {
+        self.is_complete = true;
+        let freed: HashSet<u32> = self.freed.iter().copied().collect();
+        self.free = (0u32..)
+            .zip(&self.slots)
+            .filter(|(index, slot)| slot.is_none() && !freed.contains(index))
+            .map(|(index, _)| index)
+            .collect();
+        // They are listed in the order in which they end.
+        let mut time_wait = std::mem::take(&mut self.time_wait);
+        time_wait.make_contiguous().sort_by_key(|&(id, _)| {
             self.record(id)
                 .and_then(|tcb| tcb.deadlines.get(Timer::Expiry))
         });
-        for &id in &ids {
-            let Some(committed) = self.record(id).copied() else {
-                continue;
-            };
-            self.step(id, now, |conn, _| conn.resume(now));
-            let is_same = |conn: &&mut Conn| conn.tcb.as_bytes() == committed.as_bytes();
-            if let Some(conn) = self.conn_mut(id).filter(is_same) {
-                conn.rt.dirty = false;
-                self.actions.dirty.pop_if(|dirty| *dirty == id);
-            }
-        }
-        self.lose_listeners(now, &ids);
+        self.time_wait = time_wait;
         self.announce_ready();
     }
 
-    /// A listener whose record could not be read takes its children with it, as one that is closed.
-    fn lose_listeners(&mut self, now: Nanos, ids: &[ConnId]) {
-        for &id in ids {
-            let is_lost = self.record(id).and_then(Tcb::parent).is_some_and(|parent| {
-                self.record(parent)
-                    .is_none_or(|tcb| tcb.state() != State::Listen)
-            });
-            if is_lost {
-                self.leave_listener(now, id);
-            }
-        }
+    /// Whether a segment between these ends concerns a connection that is here, and that alone,
+    /// whatever it says: it needs neither a new number nor another record.
+    #[must_use]
+    pub fn is_at_home(&self, local: Endpoint, remote: Endpoint) -> bool {
+        self.demux
+            .peek(&Flow { local, remote })
+            .and_then(|id| self.record(id))
+            .is_some_and(|tcb| tcb.state().is_synchronized() && tcb.state() != State::TimeWait)
     }
 
-    /// Takes a committed record over; false when it makes no sense or contradicts another one:
-    /// then it is to be cleared.
-    pub fn adopt(&mut self, id: ConnId, tcb: &Tcb) -> bool {
+    /// Takes a committed record over, and goes on from it; false when it makes no sense or
+    /// contradicts another one: then it is to be cleared.
+    pub fn adopt(&mut self, now: Nanos, id: ConnId, tcb: &Tcb) -> bool {
         self.watch.on(id, tcb);
         let is_taken = self.try_adopt(id, tcb);
         self.stats.records_refused += u64::from(!is_taken);
+        if is_taken {
+            self.resume(now, id, tcb);
+        }
         is_taken
+    }
+
+    /// One that is as it was committed is not committed again: of thousands that wait, few have
+    /// anything to do.
+    fn resume(&mut self, now: Nanos, id: ConnId, committed: &Tcb) {
+        self.step(id, now, |conn, _| conn.resume(now));
+        let is_same = |conn: &&mut Conn| conn.tcb.as_bytes() == committed.as_bytes();
+        if let Some(conn) = self.conn_mut(id).filter(is_same) {
+            conn.rt.dirty = false;
+            self.actions.dirty.pop_if(|dirty| *dirty == id);
+        }
+        // A listener whose record could not be read takes its children with it, as one that is
+        // closed.
+        let is_lost = self.record(id).and_then(Tcb::parent).is_some_and(|parent| {
+            self.record(parent)
+                .is_none_or(|tcb| tcb.state() != State::Listen)
+        });
+        if is_lost {
+            self.leave_listener(now, id);
+        }
     }
 
     fn try_adopt(&mut self, id: ConnId, tcb: &Tcb) -> bool {

@@ -185,6 +185,9 @@ impl Engine {
     /// Ends the oldest TIME_WAITs when numbers run short: better than to refuse connections,
     /// and RFC 6191's timestamps protect the successors.
     pub(super) fn recycle(&mut self) {
+        if !self.is_complete {
+            return;
+        }
         let capacity = self.config.capacity;
         let spare = (capacity / SPARE_FRACTION).max(1);
         loop {

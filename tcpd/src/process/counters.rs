@@ -73,6 +73,7 @@ counters! {
     PRESSURES = "memory_pressures",
     NOT_GROWN = "memory_growth_refused",
     TRIMMED = "memory_idle_trims",
+    LOADING_DROPS = "loading_drops",
 }
 
 /// A count of the engine's, as it is shown.

@@ -8,7 +8,7 @@ use abi::session::shut;
 use abi::skbuff::{flag, kind};
 use abi::suspect::note;
 use abi::{DevIndex, Endpoint, Nanos};
-use runtime::Context;
+use runtime::{Context, Plumbing};
 use session::{Event, Known, SocketRef};
 use shm::vitals::stage;
 use shm::{Arena, SkBuff};
@@ -18,6 +18,7 @@ impl Tcpd {
     /// Requests, changed words, closed descriptors.
     pub(super) fn take_events(&mut self, cx: &mut Context<'_>) -> usize {
         let mut events = std::mem::take(&mut self.events);
+        events.extend(self.fresh.drain(..).map(Event::Dirty));
         let n = self.sessions.poll(&mut cx.plumbing.store, &mut events);
         for event in events.drain(..) {
             match event {
@@ -97,41 +98,52 @@ impl Tcpd {
         self.handed = handed;
     }
 
-    /// Segments and ICMP errors, at most `budget` from each link.
+    /// Segments and ICMP errors, at most `budget` from each link; before them what waited.
     pub(super) fn take_packets(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
         let now = cx.now;
-        let mut taken = 0;
         let mut links = std::mem::take(&mut cx.plumbing.links);
+        let plumbing = &*cx.plumbing;
+        let mut taken = self.waited.len();
+        for skb in std::mem::take(&mut self.waited) {
+            self.take_packet(now, plumbing, &skb);
+        }
         for link in &mut links {
-            let plumbing = &*cx.plumbing;
             taken += link.recv(&plumbing.arena, budget, |skb| {
-                if plumbing.vitals.tracing() {
-                    let at = runtime::clock::now();
-                    plumbing
-                        .vitals
-                        .trace(at, stage::TRANSPORT_IN, skb.handle(), skb.len(), 6);
-                }
-                plumbing.vitals.note_packet(note::TRANSPORT, &skb);
-                match skb.desc().kind {
-                    kind::PACKET => {
-                        let counted = self.take_segment(now, &plumbing.arena, &skb);
-                        for (index, n) in counted {
-                            plumbing.count(index, n);
-                        }
-                    }
-                    kind::ICMP_ERROR => {
-                        plumbing.count(counters::ICMP_IN, 1);
-                        if let Some(error) = icmp_error(&skb, &plumbing.arena) {
-                            self.engine.on_icmp_error(now, &error);
-                        }
-                    }
-                    _ => plumbing.count(counters::IN_ERRS, 1),
+                if !self.must_wait(&skb) {
+                    self.take_packet(now, plumbing, &skb);
+                } else if !self.wait(skb) {
+                    plumbing.count(counters::LOADING_DROPS, 1);
                 }
             });
         }
         cx.plumbing.links = links;
         cx.plumbing.vitals.note(0, 0);
         taken
+    }
+
+    fn take_packet(&mut self, now: Nanos, plumbing: &Plumbing, skb: &SkBuff) {
+        if plumbing.vitals.tracing() {
+            let at = runtime::clock::now();
+            plumbing
+                .vitals
+                .trace(at, stage::TRANSPORT_IN, skb.handle(), skb.len(), 6);
+        }
+        plumbing.vitals.note_packet(note::TRANSPORT, skb);
+        match skb.desc().kind {
+            kind::PACKET => {
+                let counted = self.take_segment(now, &plumbing.arena, skb);
+                for (index, n) in counted {
+                    plumbing.count(index, n);
+                }
+            }
+            kind::ICMP_ERROR => {
+                plumbing.count(counters::ICMP_IN, 1);
+                if let Some(error) = icmp_error(skb, &plumbing.arena) {
+                    self.engine.on_icmp_error(now, &error);
+                }
+            }
+            _ => plumbing.count(counters::IN_ERRS, 1),
+        }
     }
 
     fn take_segment(&mut self, now: Nanos, arena: &Arena, skb: &SkBuff) -> [(usize, u64); 3] {

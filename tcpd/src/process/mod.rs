@@ -14,6 +14,7 @@
 mod buffers;
 mod counters;
 mod input;
+mod loading;
 mod publish;
 mod quarantine;
 mod receive;
@@ -29,10 +30,12 @@ use crate::engine::{Actions, ConnId, Engine, Notice, Route};
 use abi::config::{DaemonConfig, StackConfig};
 use abi::control::Query;
 use abi::{DevIndex, Nanos, RegionId};
+use loading::Loading;
 use publish::Asked;
 use records::Records;
 use runtime::{Boot, Context, EpollFlags, Fib, Plumbing, Service};
-use session::{Event, NewSocket, Params, Sessions};
+use session::{Event, NewSocket, Params, Sessions, SocketRef};
+use shm::SkBuff;
 use socket::Sockets;
 use std::collections::VecDeque;
 
@@ -92,6 +95,12 @@ pub struct Tcpd {
     unfinished: bool,
     /// Restored sockets that nobody waits for and that are not settled: record and incarnation.
     unsettled: VecDeque<(ConnId, u32)>,
+    /// The predecessor's records, as long as some are left.
+    loading: Option<Loading>,
+    /// Packets that waited for them.
+    waited: VecDeque<SkBuff>,
+    /// Restored sockets that were at work just now: as good as dirty.
+    fresh: Vec<SocketRef>,
 }
 
 /// Runs tcpd until it is told to stop.
@@ -210,7 +219,9 @@ impl Service for Tcpd {
 
     fn poll(&mut self, cx: &mut Context<'_>, budget: usize) -> usize {
         self.handed_seen = false;
-        let mut handled = self.take_events(cx);
+        // First of all: what was ended since is out of the table by now.
+        let mut handled = self.load_more(cx.plumbing, cx.now);
+        handled += self.take_events(cx);
         handled += self.take_packets(cx, budget);
         if self.engine.next_deadline().is_some_and(|at| at <= cx.now) {
             self.engine.on_timer(cx.now);
@@ -248,6 +259,8 @@ impl Service for Tcpd {
 
     fn has_input(&self, _cx: &Context<'_>) -> bool {
         self.sessions.has_input()
+            || self.loading.is_some()
+            || !self.waited.is_empty()
             || !self.unsettled.is_empty()
             || !self.broken.is_empty()
             || self.engine.wants_output()
@@ -277,6 +290,7 @@ impl Service for Tcpd {
     }
 
     fn reconfigure(&mut self, config: &DaemonConfig, cx: &mut Context<'_>) {
+        self.load_rest(cx.plumbing, cx.now);
         self.reset_quarantined(config, cx.now);
         self.fib = Fib::new(&config.stack);
         self.mtus = mtus(&config.stack);
@@ -290,7 +304,8 @@ impl Service for Tcpd {
         });
     }
 
-    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, what: Query, cx: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
+        self.load_rest(cx.plumbing, cx.now);
         match what {
             Query::Sockets => self.socket_table(),
             _ => Default::default(),

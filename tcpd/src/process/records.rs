@@ -2,9 +2,9 @@
 
 use crate::engine::{ConnId, TCB_LAYOUT, Tcb};
 use abi::config::StackConfig;
-use shm::{RecordLayout, RecordTable, ShmError};
+use shm::{Recent, RecordLayout, RecordTable, ShmError, recent};
 use std::os::fd::AsFd;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What a record holds beside the engine's part.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -38,22 +38,29 @@ fn layout(stack: &StackConfig) -> RecordLayout {
     }
 }
 
+/// Where in the state memfd it is said which records were committed last.
+fn recent_at(stack: &StackConfig) -> usize {
+    layout(stack).size().next_multiple_of(recent::SIZE)
+}
+
 /// Bytes of the state memfd.
 pub(super) fn state_size(stack: &StackConfig) -> usize {
-    layout(stack).size()
+    recent_at(stack) + recent::SIZE
 }
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Records {
     table: RecordTable,
+    /// None in memory that an older build had made.
+    recent: Option<Recent>,
 }
 
 /// A record that could not be read: its connection is reset alone.
 #[derive(Debug)]
 pub(super) struct Corrupt {
-    /// What it was one commit before, if that can be told: whom to tell.
-    pub(super) before: Option<Box<Record>>,
+    /// Whether what it was one commit before was loaded instead: whom to tell.
+    pub(super) before: bool,
 }
 
 impl Records {
@@ -61,13 +68,17 @@ impl Records {
     pub(super) fn attach(state: &impl AsFd, stack: &StackConfig) -> Result<Self, ShmError> {
         Ok(Self {
             table: RecordTable::attach(state, layout(stack))?,
+            recent: Recent::attach(state, recent_at(stack), stack.tcp.max_sockets).ok(),
         })
     }
 
     /// Writes or (none) frees a record.
-    pub(super) fn commit(&self, id: ConnId, tcb: Option<&Tcb>, incarnation: u32) {
+    pub(super) fn commit(&mut self, id: ConnId, tcb: Option<&Tcb>, incarnation: u32) {
         match tcb {
             Some(tcb) => {
+                if let Some(recent) = &mut self.recent {
+                    recent.note(id.0);
+                }
                 let record = Record {
                     tcb: *tcb,
                     incarnation,
@@ -79,19 +90,26 @@ impl Records {
         }
     }
 
-    /// Shows each record in use. One that is corrupt, or says the impossible, is freed.
-    pub(super) fn load(&self, mut each: impl FnMut(ConnId, Result<&Record, Corrupt>)) {
-        let mut record = Record::new_zeroed();
-        for index in self.table.written() {
-            match self.table.load(index, record.as_mut_bytes()) {
-                Ok(false) => {}
-                Ok(true) if record.tcb.is_valid() => each(ConnId(index), Ok(&record)),
-                _ => {
-                    let readable = self.table.load_older(index, record.as_mut_bytes());
-                    let before = (readable && record.tcb.is_valid()).then(|| Box::new(record));
-                    self.table.clear(index);
-                    each(ConnId(index), Err(Corrupt { before }));
-                }
+    /// The records in use: those first that were committed last. Some may come twice.
+    pub(super) fn in_use(&self) -> (Vec<ConnId>, Vec<ConnId>) {
+        let recent = self.recent.iter().flat_map(Recent::latest);
+        (
+            recent.map(ConnId).collect(),
+            self.table.in_use().map(ConnId).collect(),
+        )
+    }
+
+    /// Loads a record; none when it is free. One that is corrupt, or says the impossible, is freed.
+    pub(super) fn load(&self, id: ConnId, into: &mut Record) -> Option<Result<(), Corrupt>> {
+        match self.table.load(id.0, into.as_mut_bytes()) {
+            Ok(false) => None,
+            Ok(true) if into.tcb.is_valid() => Some(Ok(())),
+            _ => {
+                let readable = self.table.load_older(id.0, into.as_mut_bytes());
+                self.table.clear(id.0);
+                Some(Err(Corrupt {
+                    before: readable && into.tcb.is_valid(),
+                }))
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The start, first or hundredth: records, sessions, and what applications see, made to agree.
 
 use super::buffers;
-use super::records::{Corrupt, Record, Records};
+use super::loading::Loading;
+use super::records::Records;
 use super::socket::{self, Socket, place_of};
 use super::{SESSIONS, Tcpd, counters, mtus, quarantine};
 use crate::engine::congestion::Algorithm;
@@ -81,34 +82,9 @@ impl Tcpd {
             .poller
             .add(sessions.fd(), SESSIONS, EpollFlags::EPOLLIN)?;
 
-        // Each goes from the table straight into the engine: with ten thousand of them, what is
-        // copied once more is time in which nobody is served.
-        let mut loaded: Vec<(ConnId, u32)> = Vec::new();
-        let mut held: Vec<(ConnId, Record)> = Vec::new();
-        let mut corrupt: Vec<(ConnId, Box<Record>)> = Vec::new();
-        let mut refused = Vec::new();
         let watch = quarantine::watch(&plumbing.vitals);
-        let mut engine = Engine::revive(engine_config(config)?, now, Some(watch));
-        records.load(|id, record| match record {
-            Ok(record) if quarantine::holds(&config.quarantine, id, &record.tcb) => {
-                held.push((id, *record));
-            }
-            Ok(record) if engine.adopt(id, &record.tcb) => loaded.push((id, record.incarnation)),
-            Ok(_) => refused.push(id),
-            Err(Corrupt { before }) => {
-                tracing::error!(id = id.0, "a connection's record is corrupt; it is reset");
-                plumbing.count(counters::CORRUPT, 1);
-                corrupt.extend(before.map(|before| (id, before)));
-            }
-        });
-        engine.resume(now);
-        for id in &refused {
-            tracing::error!(
-                id = id.0,
-                "a connection's record makes no sense; it is dropped"
-            );
-            records.commit(*id, None, 0);
-        }
+        let engine = Engine::revive(engine_config(config)?, now, Some(watch));
+        let loading = Loading::new(records.in_use(), &config.quarantine);
         let mut this = Self {
             engine,
             records,
@@ -137,18 +113,16 @@ impl Tcpd {
             told_memory: MemoryUse::default(),
             unfinished: true,
             unsettled: VecDeque::new(),
+            loading: Some(loading),
+            waited: VecDeque::new(),
+            fresh: Vec::new(),
         };
-        for &(id, incarnation) in &loaded {
-            this.adopt(id, incarnation, plumbing, now);
+        // What one connection sent to another of this stack lies in the memory of its sender, who
+        // may not be here yet.
+        for region in this.sessions.regions() {
+            this.attach_region(region, plumbing);
         }
-        for (id, record) in &held {
-            this.bury(*id, record, plumbing);
-        }
-        for (id, before) in &corrupt {
-            this.end_unknown(*id, before, plumbing);
-        }
-        this.sessions.finish_restore(&mut plumbing.store);
-        plumbing.count(counters::RESTORED, loaded.len() as u64);
+        this.load_first(plumbing, now);
         let limit = this.engine.config().memory.limits.pressure;
         plumbing.gauge(counters::MEMORY_LIMIT, limit);
         for link in &plumbing.links {
@@ -158,15 +132,22 @@ impl Tcpd {
     }
 
     /// Gives a restored record its socket back. What is left to do for one that waits for nothing
-    /// is done in later turns, by [`Tcpd::settle_some`].
-    fn adopt(&mut self, id: ConnId, incarnation: u32, plumbing: &mut Plumbing, now: Nanos) {
+    /// is done in later turns, by [`Tcpd::settle_some`], unless it was at work just now.
+    pub(super) fn adopt(
+        &mut self,
+        id: ConnId,
+        incarnation: u32,
+        was_at_work: bool,
+        plumbing: &mut Plumbing,
+        now: Nanos,
+    ) {
         let Some(tcb) = self.engine.record(id) else {
             return;
         };
         let Some(place) = place_of(tcb.owner) else {
             return;
         };
-        let (accept, quiet) = (tcb.accept(), is_quiet(tcb));
+        let (accept, quiet) = (tcb.accept(), is_quiet(tcb) && !was_at_work);
         let adopted = self
             .sessions
             .claim(place, incarnation, id.0, &mut plumbing.store);
@@ -189,7 +170,9 @@ impl Tcpd {
             socket::show(&mut self.sessions, &mut socket, tcb);
         }
         self.sockets.insert(id, socket);
-        self.attach_region(place.region, plumbing);
+        if was_at_work {
+            self.fresh.push(place);
+        }
         if quiet && adopted == Adopted::Live {
             self.unsettled.push_back((id, incarnation));
             return;
@@ -199,6 +182,9 @@ impl Tcpd {
 
     /// Settles some of the restored sockets that nobody waits for; answers how many.
     pub(super) fn settle_some(&mut self, cx: &mut Context<'_>) -> usize {
+        if self.loading.is_some() {
+            return 0;
+        }
         let count = self.unsettled.len().min(SETTLED);
         for _ in 0..count {
             let Some((id, incarnation)) = self.unsettled.pop_front() else {

@@ -95,7 +95,7 @@ impl Service for Idle {
         self.regions += usize::from(memory.is_some());
     }
 
-    fn query(&mut self, _what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, _what: Query, _: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         let row = [
             self.stored.to_string(),
             self.incarnation.to_string(),

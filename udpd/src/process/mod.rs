@@ -140,7 +140,7 @@ impl Service for Udpd {
         self.fib = Fib::new(&config.stack);
     }
 
-    fn query(&mut self, what: Query) -> (Vec<String>, Vec<Vec<String>>) {
+    fn query(&mut self, what: Query, _: &mut Context<'_>) -> (Vec<String>, Vec<Vec<String>>) {
         self.report(what)
     }
 }

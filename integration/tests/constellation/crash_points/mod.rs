@@ -52,9 +52,10 @@ pub(crate) fn add(trials: &mut Trials) {
 }
 
 /// Points that a daemon passes only, or mostly, while it starts.
-const STARTING: [Point; 6] = [
+const STARTING: [Point; 7] = [
     Point::Attached,
     Point::Swept,
+    Point::HalfLoaded,
     Point::Restored,
     Point::Woken,
     Point::LinkHalfSaid,
@@ -110,6 +111,7 @@ fn expected(layer: &str) -> BTreeSet<Point> {
         UrgentMarked,
         UrgentSent,
         HalfRevoked,
+        HalfLoaded,
         PagesGiven,
     ];
     let mut all: BTreeSet<Point> = packets.into();

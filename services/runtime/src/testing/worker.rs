@@ -4,6 +4,7 @@ use crate::run::{hand_over_regions, turn};
 use crate::{Context, EpollFlags, Plumbing, Service};
 use abi::Nanos;
 use abi::config::DaemonConfig;
+use abi::control::Query;
 
 /// A service on its plumbing, stepped by hand.
 #[derive(Debug)]
@@ -49,6 +50,15 @@ impl<S: Service> Worker<S> {
             }
         }
         panic!("the service does not come to rest");
+    }
+
+    /// Answers a query: columns and rows.
+    pub fn query(&mut self, what: Query, now: Nanos) -> (Vec<String>, Vec<Vec<String>>) {
+        let mut cx = Context {
+            now,
+            plumbing: &mut self.plumbing,
+        };
+        self.service.query(what, &mut cx)
     }
 
     /// A new configuration.

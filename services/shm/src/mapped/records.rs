@@ -11,7 +11,7 @@ use crate::error::ShmError;
 use crate::mapped::header;
 use crate::mapped::mapping::{self, Mapping};
 use crate::record::{self, COPY_HEADER, Copies, Corrupt};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 use std::ops::Range;
@@ -157,6 +157,14 @@ impl RecordTable {
     /// little to look at.
     pub fn written(&self) -> impl Iterator<Item = u32> + '_ {
         self.written.iter().cloned().flatten()
+    }
+
+    /// Of those, the ones in use.
+    pub fn in_use(&self) -> impl Iterator<Item = u32> + '_ {
+        self.written().filter(|&index| {
+            self.place(index)
+                .is_some_and(|(word, _)| record::in_use(word.load(Ordering::Acquire)))
+        })
     }
 
     fn place(&self, index: u32) -> Option<(&AtomicU64, Place<'_>)> {
