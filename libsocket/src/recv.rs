@@ -12,6 +12,10 @@ use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::{Ordering, fence};
 
+/// Tries at a token that is about to come: some tens of microseconds, in which its writer may get
+/// the core.
+const COMING: usize = 64;
+
 /// What the receive buffer holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unread {
@@ -134,7 +138,7 @@ impl Shared {
         }
         // Whatever the word says: a transport may have written its byte after we had taken the
         // data that it tells of.
-        let taken = self.take_token(socket) == Token::Taken;
+        let taken = self.take_coming_token(socket) == Token::Taken;
         let more = more();
         if taken && more && !goes_on && self.load(control::RX_TOKEN) == 0 {
             // Data came in between, and the transport kept quiet because of the token that we
@@ -142,6 +146,18 @@ impl Shared {
             self.session.ring(self.id.slot);
         }
         more
+    }
+
+    /// Takes the token also when its byte is not there yet: a transport marks it first, and who
+    /// looks without being told may be between the two. (One that died there is not waited for.)
+    fn take_coming_token(&self, socket: &Socket) -> Token {
+        for _ in 0..COMING {
+            match self.take_token(socket) {
+                Token::None if self.load(control::RX_TOKEN) != 0 => std::thread::yield_now(),
+                token => return token,
+            }
+        }
+        Token::None
     }
 
     /// A1 to A3 of the token protocol.

@@ -13,6 +13,9 @@ use std::net::SocketAddr;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
+/// What their names begin with.
+pub const NAME: &str = "blocked connect";
+
 /// How long a connect may take once it is let in.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,7 +24,7 @@ const HOLD_MS: core::ops::Range<u64> = 100..900;
 
 pub(super) fn add(mix: &mut Mix, place: &Place, number: usize) -> Result<()> {
     let (stack, peer) = (place.stack.clone(), place.peer.clone());
-    let name = format!("blocked connect {number}");
+    let name = format!("{NAME} {number}");
     mix.spawn(name.clone(), move |shared| {
         let mut random = fastrand::Rng::with_seed(3);
         while !shared.is_stopping() {

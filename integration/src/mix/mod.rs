@@ -34,6 +34,7 @@ mod silence;
 mod states;
 
 pub use crowd::become_crowd_if_asked;
+pub use late::NAME as LATE;
 pub use silence::{Silence, Traffic};
 
 use anyhow::{Result, anyhow, bail};

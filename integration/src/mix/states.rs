@@ -13,8 +13,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use strata::demo::bytes::Bytes;
 
-/// More than both buffers of a connection hold.
-const MORE_THAN_FITS: usize = 24 << 20;
+/// Bytes of a write by a sender that blocks.
+const BLOCK: usize = 1 << 20;
 
 /// More than a receiver has of them that has not read yet: bytes that show that the sender lives.
 const ON_THE_WAY: u64 = 256 << 10;
@@ -129,19 +129,25 @@ pub(super) fn greet(mut theirs: End, mut ours: libsocket::TcpStream) -> Result<(
     Ok(())
 }
 
-/// A writer that blocks as nobody reads, until the end.
+/// A writer that blocks as nobody reads, until the end. (How much both buffers hold nobody can
+/// say: they grow.)
 fn add_stuck(mix: &mut Mix, name: &str, from: impl Stream, to: impl Stream) -> Result<()> {
     let mut from = from;
     let mut to = to;
     // It may have to wait as long as the mix runs.
     from.patience(Duration::from_secs(24 * 3600))?;
-    mix.spawn(format!("{name}, writer"), move |_| {
+    let (tell, told) = channel();
+    mix.spawn(format!("{name}, writer"), move |shared| {
         let mut bytes = Bytes::new(99);
-        let mut all = vec![0; MORE_THAN_FITS];
-        bytes.fill(&mut all);
-        from.write_all(&all).context("writing")?;
+        let mut block = vec![0; BLOCK];
+        let mut total = 0;
+        while !shared.is_stopping() {
+            bytes.fill(&mut block);
+            from.write_all(&block).context("writing")?;
+            total += BLOCK as u64;
+        }
         from.shut(Shutdown::Write)?;
-        Ok(())
+        tell.send(total).context("nobody reads")
     })?;
     mix.spawn_waiting(format!("{name}, reader"), move |shared| {
         let mut comparison = Comparison::new(99);
@@ -153,8 +159,8 @@ fn add_stuck(mix: &mut Mix, name: &str, from: impl Stream, to: impl Stream) -> R
             shared.answer();
         }
         while comparison.read(&mut to)? > 0 {}
-        let total = comparison.total;
-        ensure!(total == MORE_THAN_FITS as u64, "{total} bytes came");
+        let (came, sent) = (comparison.total, told.recv().context("the writer failed")?);
+        ensure!(came == sent, "{came} bytes came of {sent}");
         Ok(())
     })
 }

@@ -4,6 +4,7 @@ use crate::tcp::connect;
 use anyhow::{Context, Result, ensure};
 use integration::Trials;
 use libsocket::Stack;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -20,10 +21,14 @@ pub(crate) fn add(trials: &mut Trials) {
         epoll_loop(EpollFlags::EPOLLET)
     });
     trials.add("tokio_async_fd", tokio_async_fd);
+    trials.add("a_socket_that_was_read_is_not_readable", read_means_quiet);
 }
 
 const SOCKETS: usize = 300;
 const ROUNDS: usize = 20;
+
+/// Messages to a reader that looks all the time.
+const MESSAGES: usize = 3000;
 
 /// The kernel's ends ping-pong through the stack's, which one epoll loop serves.
 fn epoll_loop(mode: EpollFlags) -> Result<()> {
@@ -85,6 +90,43 @@ fn epoll_loop(mode: EpollFlags) -> Result<()> {
     clients
         .join()
         .map_err(|_| anyhow::anyhow!("the clients panicked"))?
+}
+
+/// A reader that looks all the time meets bytes whose descriptor does not tell of them yet. Once it
+/// has them, nothing is left to tell of.
+fn read_means_quiet() -> Result<()> {
+    let lab = Lab::start(&LabConfig::default())?;
+    let stack = Stack::open(lab.path());
+    let (mut theirs, mut ours) = connect(&lab, &stack, true)?;
+    theirs.set_nodelay(true)?;
+    let mut wrong = 0;
+    for round in 0..MESSAGES {
+        // Every other time the reader sleeps for it.
+        let waits = round % 2 == 0;
+        ours.set_nonblocking(!waits)?;
+        theirs.write_all(&message(0, round))?;
+        let (mut got, mut have) = ([0; 16], 0);
+        while let Some(rest) = got.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            match ours.read(rest) {
+                Ok(0) => anyhow::bail!("an early end"),
+                Ok(n) => have += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        ensure!(got == message(0, round), "message {round}");
+        let is_readable = |patience: u16| -> Result<bool> {
+            let mut fds = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+            Ok(poll(&mut fds, patience)? > 0)
+        };
+        // What is to come comes within microseconds.
+        wrong += usize::from(is_readable(1)? && is_readable(0)?);
+    }
+    ensure!(
+        wrong == 0,
+        "readable with nothing to read {wrong} times of {MESSAGES}"
+    );
+    Ok(())
 }
 
 fn message(socket: usize, round: usize) -> [u8; 16] {

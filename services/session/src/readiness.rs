@@ -3,15 +3,26 @@
 use crate::SocketRef;
 use crate::sessions::Sessions;
 use crate::store::FdStore;
+use crate::words::Words;
 use shm::crash::{self, Point};
 use shm::sync::{Ordering, fence};
 
 impl Sessions {
+    /// What was received is shown: as [`Sessions::readable`], unless the application, which
+    /// looks without being told, has taken all of it already.
+    pub fn received(&mut self, socket: SocketRef, refill: bool) {
+        self.tell(socket, refill, |words| !words.is_drained());
+    }
+
     /// Something is readable that was not: writes a token unless one may be unread. `refill`
     /// says that the application had emptied the buffer before: then a token is written all the
     /// same, so that edge-triggered waiters that did not take the last one see an edge.
     /// Not for listeners.
     pub fn readable(&mut self, socket: SocketRef, refill: bool) {
+        self.tell(socket, refill, |_| true);
+    }
+
+    fn tell(&mut self, socket: SocketRef, refill: bool, is_news: impl Fn(&Words<'_>) -> bool) {
         // Pairs with the application's fence between clearing RX_TOKEN and looking at RX_TAIL.
         fence(Ordering::SeqCst);
         let Some(session) = self.session(socket.region) else {
@@ -24,7 +35,16 @@ impl Sessions {
             return;
         };
         crash::reach(Point::PositionShown);
-        if !words.mark_token() || refill {
+        let is_marked = words.mark_token();
+        if !is_marked || refill {
+            // After the mark: who empties the buffer from here on sees it, and waits for the byte.
+            fence(Ordering::SeqCst);
+            if !is_news(&words) {
+                if !is_marked {
+                    words.forget_token();
+                }
+                return;
+            }
             // EPIPE: closed (the hang-up will tell), or readable for good after the FIN.
             let _ = shadow.token();
             crash::reach(Point::TokenWritten);
@@ -96,7 +116,9 @@ impl Sessions {
     }
 
     /// Makes readiness right after a restart, whatever step the predecessor died at: `readable`
-    /// if a read would not block, `room` if a write would not, `fin` if the peer's FIN is shown.
+    /// if bytes were received that the application has not taken as far as it has told, `room` if
+    /// a write would not block, `fin` if the peer's FIN is shown. Where an error was ever posted,
+    /// only the application knows whether it has read it: it is woken once too often.
     pub fn reconcile(&mut self, socket: SocketRef, readable: bool, room: bool, fin: bool) {
         let Some(session) = self.session(socket.region) else {
             return;
@@ -114,10 +136,12 @@ impl Sessions {
                 words.put_stuffed();
             }
         }
-        if readable {
-            // It may have died between the mark and the token.
+        // It may have died between the mark and the token, or before it took the mark back.
+        if fin || words.has_errors() || (readable && !words.is_drained()) {
             words.mark_token();
             let _ = shadow.token();
+        } else {
+            words.forget_token();
         }
         if fin {
             shadow.shut_wr();

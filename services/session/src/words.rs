@@ -240,6 +240,11 @@ impl<'a> Words<'a> {
         SocketState::from_word(self.get32(control::STATE, Ordering::Relaxed))
     }
 
+    /// Whether an error was ever posted.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.get32(control::ERROR_SEQ, Ordering::Relaxed) != 0
+    }
+
     /// Posts an error for `SO_ERROR`.
     pub fn post_error(&self, errno: i32) {
         self.set32(control::ERROR, errno.unsigned_abs());
@@ -343,6 +348,17 @@ impl<'a> Words<'a> {
         }
         w.store(1, Ordering::SeqCst);
         false
+    }
+
+    /// Takes the mark back, of a token that was not written.
+    pub(crate) fn forget_token(&self) {
+        self.set32(control::RX_TOKEN, 0);
+    }
+
+    /// Whether the application has taken all that is shown of what was received.
+    pub(crate) fn is_drained(&self) -> bool {
+        let head = self.get64(control::RX_HEAD, Ordering::Acquire);
+        head == self.get64(control::RX_TAIL, Ordering::Relaxed)
     }
 
     /// Takes the stuffed mark; answers whether it was set. A SeqCst fence comes before it,

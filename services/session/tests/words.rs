@@ -147,10 +147,34 @@ fn stuffing_is_drained_whether_the_mark_comes_first_or_late() {
 }
 
 #[test]
+fn no_token_for_what_is_taken_already() {
+    let mut t = One::new();
+    let s = t.new.socket;
+    t.sessions.words(s).unwrap().set_rx_tail(10);
+    let head = t.app.memory().u64(s.slot, control::RX_HEAD).unwrap();
+    head.store(10, Ordering::SeqCst);
+    t.sessions.received(s, false);
+    t.sessions.received(s, true);
+    t.sessions.reconcile(s, true, false, false);
+    assert_eq!(t.take_tokens(), 0);
+    assert_eq!(t.word(control::RX_TOKEN).load(Ordering::SeqCst), 0);
+    // The mark of one that may be unread stays.
+    t.word(control::RX_TOKEN).store(1, Ordering::SeqCst);
+    t.sessions.received(s, true);
+    assert_eq!(t.word(control::RX_TOKEN).load(Ordering::SeqCst), 1);
+    assert_eq!(t.take_tokens(), 0);
+    // And what comes afterwards is told of.
+    t.sessions.words(s).unwrap().set_rx_tail(20);
+    t.sessions.received(s, true);
+    assert_eq!(t.take_tokens(), 1);
+}
+
+#[test]
 fn reconcile_repairs_each_step_of_a_death() {
     // Between the token's mark and its byte.
     let mut t = One::new();
     let s = t.new.socket;
+    t.sessions.words(s).unwrap().set_rx_tail(10);
     t.word(control::RX_TOKEN).store(1, Ordering::SeqCst);
     t.restart();
     t.sessions.reconcile(s, true, false, false);
@@ -177,6 +201,24 @@ fn reconcile_repairs_each_step_of_a_death() {
     t.restart();
     t.sessions.reconcile(s, true, true, true);
     assert_eq!(readiness(&t.fd), IN | OUT | EpollFlags::EPOLLRDHUP);
+}
+
+#[test]
+fn reconcile_repairs_the_token_of_what_is_no_data() {
+    // Between the mark and the look that would have taken it back: the next data is told of.
+    let mut t = One::new();
+    let s = t.new.socket;
+    t.word(control::RX_TOKEN).store(1, Ordering::SeqCst);
+    t.restart();
+    t.sessions.reconcile(s, false, false, false);
+    t.sessions.words(s).unwrap().set_rx_tail(10);
+    t.sessions.received(s, false);
+    assert_eq!(t.take_tokens(), 1);
+    // Between posting an error and its token.
+    t.sessions.words(s).unwrap().post_error(libc::ECONNREFUSED);
+    t.restart();
+    t.sessions.reconcile(s, false, false, false);
+    assert_eq!(readiness(&t.fd), IN | OUT);
 }
 
 #[test]

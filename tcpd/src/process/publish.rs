@@ -158,7 +158,7 @@ impl Tcpd {
             words.set_rx_tail(upto);
         }
         if socket::has_readable(tcb) {
-            self.sessions.readable(socket.place, refill);
+            self.sessions.received(socket.place, refill);
         }
     }
 
@@ -228,7 +228,7 @@ impl Tcpd {
             self.sessions.writable(place);
         }
         if unread {
-            self.sessions.readable(place, false);
+            self.sessions.received(place, false);
         }
         if fin {
             self.show_fin(id);

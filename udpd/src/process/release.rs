@@ -72,7 +72,7 @@ impl Udpd {
         words.set_tx_head(tx.head);
         words.set_rx_tail(rx.tail);
         if rx.used() > 0 {
-            self.sessions.readable(place, false);
+            self.sessions.received(place, false);
         }
         // Linux calls a socket writable when half of its buffer is free.
         if tx.used() * 2 <= limit {

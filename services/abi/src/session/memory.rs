@@ -69,12 +69,14 @@ pub mod control {
 
     /// u32, shared: 1 while a readiness token may be in the shadow fd. The transport publishes
     /// (data, FIN, error), fences (SeqCst), swaps 1 in and writes a byte only if it was 0 (and
-    /// not if `RX_HEAD` already passed what it published). The application clears it after it
-    /// took the byte, fences, and looks again. Where it took a token although there is more to
-    /// read, it marks the socket dirty: the transport then raises it again if data is unread and
-    /// the word is 0. A restarted transport raises it wherever something is readable and no byte
-    /// is in flight. Listeners have no tokens (their accept messages, of fixed length, are the
-    /// readiness), so a stream that is not connected or connecting must not get one either.
+    /// not if `RX_HEAD` already passed what it published: it looks after it swapped, and takes the
+    /// 1 back). The application clears it after it took the byte, fences, and looks again; where
+    /// it has read everything and finds the word set but no byte, the byte is about to come, and
+    /// it tries again for a moment. Where it took a token although there is more to read, it marks
+    /// the socket dirty: the transport then raises it again if data is unread and the word is 0.
+    /// A restarted transport raises it wherever something is readable and no byte is in flight.
+    /// Listeners have no tokens (their accept messages, of fixed length, are the readiness), so a
+    /// stream that is not connected or connecting must not get one either.
     pub const RX_TOKEN: usize = 64;
     /// u32, shared: 1 while the application has stuffed the shadow fd (not writable). The
     /// application sets it before and again after stuffing, fences (SeqCst) and looks for space
