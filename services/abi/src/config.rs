@@ -26,6 +26,9 @@ pub struct DaemonConfig {
     /// What this daemon is to leave alone, because it was at work when it, or (a flow whose
     /// transport this is) another one, died again and again.
     pub quarantine: Vec<Suspect>,
+    /// The core that it works on. It may restore itself on any: this one is its neighbours' too.
+    /// `None` leaves it to the kernel.
+    pub core: Option<u32>,
 }
 
 /// The work of a daemon.

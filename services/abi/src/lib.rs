@@ -25,7 +25,7 @@ pub use handle::Handle;
 pub use ids::{DevIndex, LinkId, PoolId, RegionId, ServiceId};
 
 /// Version of every shared-memory layout and message of this crate.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the one clock of the whole constellation.
 ///

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// The number under which a daemon inherits its end of the descriptor channel.
 pub const CHANNEL_FD: RawFd = 3;
 
-/// Descriptors that a daemon's table has room for from the start, at 8 bytes each.
+/// Descriptors that a process's table has room for from the start, at 8 bytes each.
 const DESCRIPTORS: u64 = 16_384;
 
 /// How long to wait for the supervisor once it has begun.
@@ -98,7 +98,7 @@ pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
     let probe = unsafe { BorrowedFd::borrow_raw(CHANNEL_FD) };
     fcntl(probe, FcntlArg::F_GETFD)
         .context("descriptor 3 is not open: a worker is started by `strata up`, not by hand")?;
-    widen_descriptor_table(probe);
+    widen_descriptor_table();
     // SAFETY: descriptor 3 is inherited for us; nothing in this process has taken it before main.
     Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
 }
@@ -106,14 +106,17 @@ pub fn inherited_channel() -> anyhow::Result<OwnedFd> {
 /// Has the kernel make the table of descriptors as large as thousands of connections need. Later,
 /// with a second thread, each doubling would wait for a grace period of RCU
 /// (`expand_fdtable` in Linux's fs/file.c), ten milliseconds or more, and who succeeds a dead
-/// daemon gets all its descriptors at once.
-fn widen_descriptor_table(any: BorrowedFd<'_>) {
+/// process gets all its descriptors at once.
+///
+/// Call while the process has one thread.
+pub fn widen_descriptor_table() {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
     let last = limit.min(DESCRIPTORS).saturating_sub(1);
     let Ok(last) = RawFd::try_from(last) else {
         return;
     };
-    if let Ok(copy) = fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(last)) {
+    // Any descriptor will do; this one is open in every Rust program.
+    if let Ok(copy) = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(last)) {
         // SAFETY: `fcntl` made it just now, and nobody else owns it.
         drop(unsafe { OwnedFd::from_raw_fd(copy) });
     }

@@ -36,7 +36,7 @@ pub mod store;
 pub mod testing;
 pub mod timers;
 
-pub use boot::{Boot, close_above, inherited_channel};
+pub use boot::{Boot, close_above, inherited_channel, widen_descriptor_table};
 pub use context::Context;
 pub use fib::Fib;
 pub use link_end::LinkEnd;

@@ -23,6 +23,8 @@ use abi::Nanos;
 use abi::config::DaemonConfig;
 use abi::control::{FromDaemon, ToDaemon};
 use anyhow::Context as _;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use shm::crash::{self, Point};
 use shm::vitals::Phase;
 use std::io::ErrorKind;
@@ -52,6 +54,10 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
     let mut plumbing = Plumbing::receive(&config, channel)?;
     let signals = Signals::install().context("installing signal handlers")?;
     let service = start::<S>(&config, &mut plumbing)?;
+    // Until now it could go beside its neighbours, who are at work; from now on it works with them.
+    if let Some(core) = config.core {
+        pin(core);
+    }
     let mut this = Loop {
         service,
         plumbing,
@@ -68,6 +74,18 @@ pub fn run<S: Service>(boot: Boot) -> anyhow::Result<()> {
     tracing::info!(incarnation = this.config.incarnation, "running");
     this.run();
     Ok(())
+}
+
+/// Has this thread work on `core` only.
+fn pin(core: u32) {
+    let mut cores = CpuSet::new();
+    let core = usize::try_from(core).unwrap_or(usize::MAX);
+    let pinned = cores
+        .set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
+    if let Err(error) = pinned {
+        tracing::debug!(core, %error, "the kernel chooses the core");
+    }
 }
 
 /// A panic is a crash like any other: nothing is unwound, so that what was at work is found as it

@@ -150,6 +150,7 @@ impl Topology {
             stack: self.stack.clone(),
             lost_buffers: self.lost_buffers,
             quarantine: Vec::new(),
+            core: None,
         }
     }
 

@@ -7,6 +7,7 @@
 )]
 
 use assert_cmd::Command;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
@@ -291,6 +292,49 @@ fn nothing_that_the_shell_had_open_is_kept() {
     let keeper = Pid::from_raw(status["keeper"].as_i64().unwrap() as i32);
     for process in daemons(&status).into_iter().chain([pid(&status), keeper]) {
         assert!(!has_open(process, &file), "{process} of {status}");
+    }
+}
+
+/// The value of `key` in the process's `status` file.
+fn of_process(pid: Pid, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+/// A supervisor with a second thread waited for two grace periods of RCU, tens of milliseconds,
+/// while it took a thousand descriptors over.
+#[test]
+fn each_process_has_room_for_descriptors_before_it_has_threads() {
+    let dir = here();
+    idle(&dir);
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 0, "{}", up.err);
+    let _down = Down(&dir);
+    let status = shown(&dir);
+    let keeper = Pid::from_raw(status["keeper"].as_i64().unwrap() as i32);
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
+    for process in daemons(&status).into_iter().chain([pid(&status), keeper]) {
+        let room: u64 = of_process(process, "FDSize").parse().unwrap();
+        assert!(room >= limit.min(16_384), "{room} in {process} of {status}");
+    }
+}
+
+/// They restore themselves wherever there is room, and work on the one core.
+#[test]
+fn daemons_share_a_core_once_they_are_ready() {
+    let dir = here();
+    idle(&dir);
+    let file = dir.path().join("strata.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"off\"", "\"auto\"")).unwrap();
+    let up = run(&dir, &["up"]);
+    assert_eq!(up.status, 0, "{}", up.err);
+    let _down = Down(&dir);
+    let allowed = of_process(Pid::this(), "Cpus_allowed_list");
+    let last = allowed.rsplit([',', '-']).next().unwrap();
+    for daemon in daemons(&shown(&dir)) {
+        assert_eq!(of_process(daemon, "Cpus_allowed_list"), last);
     }
 }
 

@@ -153,6 +153,7 @@ impl Fabric {
             stack: self.stack.clone(),
             lost_buffers: 40_000_000_000,
             quarantine: Vec::new(),
+            core: None,
         }
     }
 

@@ -17,8 +17,9 @@ use std::os::fd::AsFd;
 const PLACES: u32 = 512;
 /// Where they begin.
 const ENTRIES: usize = 64;
-/// An index is noted again only when so many others were since.
-const AGAIN: u32 = PLACES / 2;
+/// An index is noted again only when so many others were since: so those that are at work all the
+/// time are among the last so many, and as many more as there are of them.
+const AGAIN: u32 = PLACES / 8;
 
 /// Bytes that it takes.
 pub const SIZE: usize = 4096;

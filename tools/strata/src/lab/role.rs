@@ -1,6 +1,7 @@
 //! The process that is started to be the supervisor: ends with who started it.
 
 use super::running::remove;
+use crate::supervisor::raise_descriptor_limit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -58,6 +59,8 @@ fn stop_with_parent() {
         PARENT_GONE.store(true, Ordering::Relaxed);
         let _ = kill(Pid::this(), Signal::SIGTERM);
     };
+    // Before there is a second thread, as in a supervisor without a lab.
+    raise_descriptor_limit();
     // Without the thread it is left to whoever ends us by hand.
     let _ = thread::Builder::new()
         .name("lifeline".to_owned())

@@ -53,7 +53,6 @@ use control::Inbox;
 use daemon::Daemon;
 use keeper::Keeper;
 use nix::errno::Errno;
-use nix::sched::CpuSet;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use plumbing::Plumbing;
 use requests::Pending;
@@ -156,7 +155,7 @@ struct Supervisor {
     regions: Regions,
     /// Descriptors that all daemons together may store.
     room: usize,
-    cores: Option<CpuSet>,
+    core: Option<u32>,
     inbox: Inbox,
     epoll: Epoll,
     signals: UnixStream,
@@ -198,7 +197,7 @@ pub fn run(options: Options, on_ready: OnReady<'_>) -> anyhow::Result<()> {
 impl Supervisor {
     fn new(options: Options) -> anyhow::Result<Self> {
         let room = raise_descriptor_limit();
-        let cores = spawn::placement(options.config.pin)?;
+        let core = spawn::placement(options.config.pin)?;
         spawn::prioritize(options.config.nice);
         let found = Found::look(&options)?;
         let signals = setup::signals().context("cannot catch signals")?;
@@ -221,7 +220,7 @@ impl Supervisor {
             regions: Regions::adopt(found.regions),
             options,
             room,
-            cores,
+            core,
             inbox,
             epoll,
             signals,

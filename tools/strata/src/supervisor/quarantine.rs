@@ -56,7 +56,7 @@ pub(super) fn saved(rundir: &RunDir) -> Ledger {
 }
 
 impl Supervisor {
-    /// The configuration of a daemon, with what it is to leave alone.
+    /// The configuration of a daemon, with its core and what it is to leave alone.
     pub(super) fn config_of(&self, daemon: &Daemon, incarnation: u32) -> DaemonConfig {
         let protocol = match daemon.service.role {
             Role::Tcpd => Some(6),
@@ -64,6 +64,7 @@ impl Supervisor {
         };
         let mut config = self.topology.daemon_config(&daemon.service, incarnation);
         config.quarantine = self.ledger.of(daemon.service.id, protocol);
+        config.core = self.core;
         config
     }
 

@@ -100,7 +100,8 @@ pub(super) fn clean(rundir: &RunDir, keep_log: bool) {
 const OWN_DESCRIPTORS: usize = 1000;
 
 /// Every stored descriptor counts against the process's limit, so it is raised as far as it
-/// goes (20,000 on some machines). Answers how many can be stored.
+/// goes (20,000 on some machines), and room is made for them while this process has one thread.
+/// Answers how many can be stored.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return 0;
@@ -109,6 +110,7 @@ pub(crate) fn raise_descriptor_limit() -> usize {
         Ok(()) => hard,
         Err(_) => soft,
     };
+    runtime::widen_descriptor_table();
     usize::try_from(limit)
         .unwrap_or(usize::MAX)
         .saturating_sub(OWN_DESCRIPTORS)

@@ -13,7 +13,7 @@
 use super::channel::Channel;
 use super::control::Control;
 use super::daemon::Daemon;
-use super::spawn::{self, Child};
+use super::spawn::Child;
 use super::{Mode, Source, Supervisor, daemon, upgrade};
 use abi::control::FromDaemon;
 use abi::{Nanos, ServiceId};
@@ -89,14 +89,9 @@ impl Supervisor {
             Some(Spare { process, .. }) => {
                 // From now on it is watched as what it becomes.
                 let _ = self.epoll.delete(&process.child);
-                self.pin(&process.child);
                 Ok(process)
             }
-            None => {
-                let process = self.start_process(id, incarnation)?;
-                self.pin(&process.child);
-                Ok(process)
-            }
+            None => self.start_process(id, incarnation),
         }
     }
 
@@ -118,12 +113,6 @@ impl Supervisor {
             channel,
             control,
         })
-    }
-
-    fn pin(&self, child: &Child) {
-        if let Some(cores) = &self.cores {
-            let _ = spawn::pin(child, cores);
-        }
     }
 
     /// Starts the spares that are due.

@@ -12,7 +12,7 @@
 use crate::config::Pin;
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -248,29 +248,30 @@ fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// The cores a daemon may run on; `None` leaves it to the kernel.
-pub(super) fn placement(pin: Pin) -> anyhow::Result<Option<CpuSet>> {
+/// The core that daemons work on; `None` leaves it to the kernel.
+pub(super) fn placement(pin: Pin) -> anyhow::Result<Option<u32>> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
-    let core = match pin {
-        Pin::Off => return Ok(None),
-        Pin::Auto => (0..CpuSet::count())
-            .rev()
-            .find(|core| allowed.is_set(*core).unwrap_or(false))
-            .context("no core is allowed")?,
+    let is_allowed = |core: u32| {
+        let core = usize::try_from(core).unwrap_or(usize::MAX);
+        allowed.is_set(core).unwrap_or(false)
+    };
+    match pin {
+        Pin::Off => Ok(None),
+        Pin::Auto => {
+            let all = 0..u32::try_from(CpuSet::count())?;
+            let last = all.rev().find(|core| is_allowed(*core));
+            Ok(Some(last.context("no core is allowed")?))
+        }
         Pin::Core(core) => {
-            let core = usize::try_from(core)?;
-            if !allowed.is_set(core).unwrap_or(false) {
+            if !is_allowed(core) {
                 anyhow::bail!(
                     "[cpu] pin = {core}: this process may not run on core {core}; \
                      write \"auto\", or a core that `taskset -p $$` shows"
                 );
             }
-            core
+            Ok(Some(core))
         }
-    };
-    let mut set = CpuSet::new();
-    set.set(core)?;
-    Ok(Some(set))
+    }
 }
 
 /// Sets the priority of this process, which its children inherit.
@@ -278,11 +279,6 @@ pub(super) fn prioritize(nice: i32) {
     if let Err(error) = setpriority_process(None, nice) {
         tracing::debug!(nice, %error, "the priority stays as it is");
     }
-}
-
-/// Pins `child`; threads that it starts later inherit it.
-pub(super) fn pin(child: &Child, cores: &CpuSet) -> nix::Result<()> {
-    sched_setaffinity(child.pid, cores)
 }
 
 #[cfg(test)]
